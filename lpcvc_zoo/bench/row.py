@@ -1,0 +1,64 @@
+"""One measurement of one model: the row that the ledger keeps and the report draws."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from lpcvc_zoo.retrieval.metrics import Scores
+from lpcvc_zoo.targets.base import Profile
+
+
+class ResultRow(BaseModel):
+    """Everything known about one grid cell after it ran. What was not measured is None.
+
+    ``weights`` is "untrained" or "tag@sha". ``preprocess_ms`` is the in-graph preprocessing measured by
+    itself at this entry's size; it is part of the image latency, not on top of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str  # hash of everything that identifies the cell
+    entry: str
+    family: str
+    weights: str
+    contract: str
+    target: str
+    device: str
+    precision: str
+    rewrites: tuple[str, ...] = ()
+    text_length: int | None = None
+    image_size: int | None = None
+    embed_dim: int | None = None
+    image_params: int | None = None
+    text_params: int | None = None
+    image_gmacs: float | None = None
+    text_gmacs: float | None = None
+    image: Profile | None = None
+    text: Profile | None = None
+    preprocess_ms: float | None = None
+    scores: Scores | None = None
+    image_parity_cosine: float | None = None
+    text_parity_cosine: float | None = None
+    image_sha256: str | None = None
+    text_sha256: str | None = None
+    versions: dict[str, str] = {}
+    error: str | None = None
+    created: str  # ISO 8601, UTC
+
+    @property
+    def trained(self) -> bool:
+        return self.weights != "untrained"
+
+    @property
+    def image_ms(self) -> float | None:
+        return self.image.latency.median_ms if self.image and self.image.latency else None
+
+    @property
+    def text_ms(self) -> float | None:
+        return self.text.latency.median_ms if self.text and self.text.latency else None
+
+    @property
+    def total_ms(self) -> float | None:
+        if self.image_ms is None or self.text_ms is None:
+            return None
+        return self.image_ms + self.text_ms

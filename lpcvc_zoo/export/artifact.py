@@ -1,0 +1,108 @@
+"""An exported model on disk: two ONNX towers and the manifest that says what they are."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lpcvc_zoo.errors import ExportError
+from lpcvc_zoo.targets.base import TOWERS, Tower
+
+MANIFEST = "manifest.json"
+FILES: dict[Tower, str] = {"image": "image_encoder.onnx", "text": "text_encoder.onnx"}
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Parity(_Record):
+    """Worst agreement between torch and ONNX Runtime over real photos or captions."""
+
+    samples: int
+    min_cosine: float
+    max_abs_difference: float
+
+
+class TowerFile(_Record):
+    """One exported tower. Shapes are static; ``size_bytes`` and ``sha256`` are of the file."""
+
+    file: str
+    sha256: str
+    size_bytes: int
+    nodes: int
+    input_name: str
+    input_shape: tuple[int, ...]
+    input_dtype: str
+    output_name: str
+    output_shape: tuple[int, ...]
+    output_dtype: str
+    parity: Parity | None = None
+
+
+class Manifest(_Record):
+    """What was exported, from which weights, with which tools, and how well it agrees with torch."""
+
+    entry: str
+    family: str
+    weights: str
+    contract: str
+    precision: str = "float"
+    rewrites: tuple[str, ...] = ()
+    fused: bool
+    text_length: int
+    image_size: int
+    embed_dim: int
+    interpolation: str
+    opset: int
+    image: TowerFile
+    text: TowerFile
+    versions: dict[str, str]
+    seconds: float
+
+    def tower(self, tower: Tower) -> TowerFile:
+        return self.image if tower == "image" else self.text
+
+
+class Artifact:
+    """A folder that holds both towers and their manifest."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    def path(self, tower: Tower) -> Path:
+        return self.folder / self.manifest.tower(tower).file
+
+    def verify(self) -> None:
+        """Raise ExportError where a tower is missing or its sha256 is not the manifest's."""
+        for tower in TOWERS:
+            path = self.path(tower)
+            if not path.is_file():
+                raise ExportError(f"{path} is missing; export the model again.")
+            if sha256_of(path) != self.manifest.tower(tower).sha256:
+                raise ExportError(f"{path} is not the file its manifest describes (sha256 differs); export again.")
+
+    def __repr__(self) -> str:
+        return f"Artifact({self.manifest.entry!r}, weights={self.manifest.weights!r}, folder={str(self.folder)!r})"
+
+
+def load_artifact(folder: str | Path) -> Artifact:
+    """Read a folder made by ``export``; ExportError says what is missing or does not match."""
+    folder = Path(folder)
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ExportError(f"{folder} holds no {MANIFEST}: not a folder made by export.") from None
+    except (ValidationError, ValueError) as error:
+        raise ExportError(f"{folder / MANIFEST} is not a valid manifest: {error}") from None
+    artifact = Artifact(folder, manifest)
+    artifact.verify()
+    return artifact
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
