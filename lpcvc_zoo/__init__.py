@@ -29,7 +29,26 @@ _WHERE = {
     "recall_at_k": "lpcvc_zoo.retrieval.metrics",
     "ZooError": "lpcvc_zoo.errors",
 }
-__all__ = [*_WHERE, "__version__"]
+__all__ = [
+    "Contract",
+    "DualEncoder",
+    "Entry",
+    "Preprocessing",
+    "Pretrained",
+    "TextSpec",
+    "Towers",
+    "ZooError",
+    "__version__",
+    "build",
+    "evaluate",
+    "export",
+    "get_contract",
+    "get_entry",
+    "list_models",
+    "load_artifact",
+    "load_dataset",
+    "recall_at_k",
+]
 
 if TYPE_CHECKING:
     from lpcvc_zoo.contract import Contract, get_contract

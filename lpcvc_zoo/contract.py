@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     Array = NDArray[np.generic]
 
 
+Tower = Literal["image", "text"]
+TOWERS: tuple[Tower, Tower] = ("image", "text")
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -165,7 +169,9 @@ class Contract(_Part):
             )  # fmt: skip
         if spec.has_mask and not (array[1] == ~after_eot).all():
             raise ContractError(
-                "text.attention_mask", "1 up to and including the first end-of-text id, 0 after", "another mask"
+                "text.attention_mask",
+                "1 up to and including the first end-of-text id, 0 after",
+                "another mask",
             )
 
     def check_embedding(self, array: Array, dim: int | None = None) -> None:
@@ -189,7 +195,9 @@ def _check_array(field: str, array: Array, dtype: str, shape: tuple[int, ...], b
     shown[batch_axis] = "N"
     expected = f"[{', '.join(shown)}]"
     matches = array.ndim == len(shape) and all(
-        have == want for axis, (have, want) in enumerate(zip(array.shape, shape, strict=True)) if axis != batch_axis
+        have == want
+        for axis, (have, want) in enumerate(zip(array.shape, shape, strict=True))
+        if axis != batch_axis
     )
     if not matches or array.shape[batch_axis] == 0:
         raise ContractError(f"{field}.shape", f"{expected} with N >= 1", str(list(array.shape)))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lpcvc_zoo.ingraph import ImageAdapter, TextAdapter
 
@@ -21,7 +20,7 @@ class Towers(nn.Module):
     """What a family builds: the bare towers. Its ``state_dict`` is the entry's own checkpoint layout.
 
     ``image``: normalised pixels float32 ``[N, 3, S, S]`` -> ``[N, D]``, before L2.
-    ``text``: ids int32 ``[N, L]``, padded the tower's own way, ``2 <= L <= context_length`` -> ``[N, D]``, before L2.
+    ``text``: ids int32 ``[N, L]``, padded the tower's own way, ``L <= context_length`` -> ``[N, D]``, before L2.
     """
 
     def __init__(self, image: nn.Module, text: nn.Module) -> None:
@@ -40,7 +39,7 @@ class ImageEncoder(nn.Module):
         self.tower = tower
 
     def forward(self, image: Tensor) -> Tensor:
-        return F.normalize(self.tower(self.adapter(image)), dim=-1)
+        return unit_length(self.tower(self.adapter(image)))
 
 
 class TextEncoder(nn.Module):
@@ -52,7 +51,13 @@ class TextEncoder(nn.Module):
         self.tower = tower
 
     def forward(self, text: Tensor) -> Tensor:
-        return F.normalize(self.tower(self.adapter(text)), dim=-1)
+        return unit_length(self.tower(self.adapter(text)))
+
+
+def unit_length(embedding: Tensor) -> Tensor:
+    """Rows of length 1. Written out because ``F.normalize`` exports an Expand."""
+    length: Tensor = torch.linalg.vector_norm(embedding, dim=-1, keepdim=True)
+    return embedding / length
 
 
 class DualEncoder(nn.Module):
@@ -74,8 +79,10 @@ class DualEncoder(nn.Module):
         super().__init__()
         self.entry = entry
         self.contract = contract
+        self.preprocessing = preprocessing
         self.weights = weights
-        self.text_length = text_length if text_length is not None else contract.text.length
+        longest = min(contract.text.length, entry.text.context_length)
+        self.text_length = longest if text_length is None else text_length
         self.image_encoder = ImageEncoder(
             ImageAdapter(contract.image, preprocessing, entry.image_size), towers.image
         )

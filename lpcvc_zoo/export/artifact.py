@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lpcvc_zoo.contract import TOWERS, Tower
 from lpcvc_zoo.errors import ExportError
-from lpcvc_zoo.targets.base import TOWERS, Tower
+from lpcvc_zoo.files import sha256_of
 
 MANIFEST = "manifest.json"
 FILES: dict[Tower, str] = {"image": "image_encoder.onnx", "text": "text_encoder.onnx"}
@@ -83,10 +83,12 @@ class Artifact:
             if not path.is_file():
                 raise ExportError(f"{path} is missing; export the model again.")
             if sha256_of(path) != self.manifest.tower(tower).sha256:
-                raise ExportError(f"{path} is not the file its manifest describes (sha256 differs); export again.")
+                raise ExportError(
+                    f"{path} is not the file its manifest describes (sha256 differs); export again."
+                )
 
     def __repr__(self) -> str:
-        return f"Artifact({self.manifest.entry!r}, weights={self.manifest.weights!r}, folder={str(self.folder)!r})"
+        return f"Artifact({self.manifest.entry!r}, {self.manifest.weights!r}, folder={str(self.folder)!r})"
 
 
 def load_artifact(folder: str | Path) -> Artifact:
@@ -101,8 +103,3 @@ def load_artifact(folder: str | Path) -> Artifact:
     artifact = Artifact(folder, manifest)
     artifact.verify()
     return artifact
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, computed_field
 
-Tower = Literal["image", "text"]
-TOWERS: tuple[Tower, Tower] = ("image", "text")
+from lpcvc_zoo.contract import TOWERS as TOWERS
+from lpcvc_zoo.contract import Tower as Tower
+
 Array = NDArray[np.generic]
 
 

@@ -1,0 +1,210 @@
+"""Two static ONNX towers from a model, each proven equal to torch on real photos and captions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lpcvc_zoo.contract import Contract, Tower
+from lpcvc_zoo.data import sample_captions, sample_photos
+from lpcvc_zoo.errors import ExportError
+from lpcvc_zoo.export.artifact import FILES, MANIFEST, Artifact, Manifest, Parity, TowerFile
+from lpcvc_zoo.files import sha256_of, write_text, written_whole
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+    from lpcvc_zoo.contract import Array
+    from lpcvc_zoo.model import DualEncoder
+
+OPSET = 18
+MIN_COSINE = 0.9999
+PARITY_PHOTOS = 6
+PARITY_CAPTIONS = 12
+REJECTED = "manifest.rejected.json"
+_TWO_GB = 2**31 - 1
+_TOOLS = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "open_clip_torch",
+    "timm",
+    "transformers",
+    "lpcvc-zoo",
+)
+
+
+def export(model: DualEncoder, out_dir: str | Path, *, fused: bool = True) -> Artifact:
+    """Write ``image_encoder.onnx``, ``text_encoder.onnx`` and ``manifest.json`` into ``out_dir``.
+
+    Static shapes at batch 1, inputs and outputs named by the contract, opset 18, one file a tower. Both
+    towers then run in ONNX Runtime on bundled photos and captions; where the worst cosine to torch is below
+    0.9999 an ExportError names the tower, and the files stay for inspection (with a
+    ``manifest.rejected.json``, which nothing loads). ``fused`` is only recorded.
+    """
+    started = time.monotonic()
+    out_dir = Path(out_dir)
+    (out_dir / MANIFEST).unlink(missing_ok=True)  # an interrupted export must not look finished
+    contract, entry = model.contract, model.entry
+    model.eval()
+    image = _export_tower(
+        model.image_encoder, "image", parity_inputs(contract, "image"), contract, out_dir / FILES["image"]
+    )
+    text = _export_tower(
+        model.text_encoder, "text", parity_inputs(contract, "text"), contract, out_dir / FILES["text"]
+    )
+    manifest = Manifest(
+        entry=entry.name,
+        family=entry.family,
+        weights=model.weights,
+        contract=contract.name,
+        fused=fused,
+        text_length=model.text_length,
+        image_size=entry.image_size,
+        embed_dim=entry.embed_dim,
+        interpolation=model.preprocessing.interpolation,
+        opset=OPSET,
+        image=image,
+        text=text,
+        versions=tool_versions(),
+        seconds=round(time.monotonic() - started, 2),
+    )
+    failed = [tower for tower in (image, text) if tower.parity and not tower.parity.min_cosine >= MIN_COSINE]
+    write_text(out_dir / (REJECTED if failed else MANIFEST), manifest.model_dump_json(indent=2))
+    if failed:
+        listed = "; ".join(f"{tower.file}: worst cosine {tower.parity}" for tower in failed)
+        raise ExportError(
+            f"{entry.name} exported to {out_dir}, but ONNX Runtime and torch disagree ({listed}; "
+            f"at least {MIN_COSINE} is expected). The files are kept; {REJECTED} has the details."
+        )
+    return Artifact(out_dir, manifest)
+
+
+def export_module(
+    module: nn.Module, example: Array, input_name: str, output_name: str, path: Path
+) -> onnx.ModelProto:
+    """Export one module with one input and one output; checked, shape-inferred, written whole."""
+    import onnx
+    import torch
+
+    size = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    if size >= _TWO_GB:
+        raise ExportError(f"{path.name} would hold {size / 1e9:.1f} GB; one ONNX file must stay below 2 GB.")
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            (torch.from_numpy(example),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[input_name],
+            output_names=[output_name],
+            external_data=False,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    opset = next(item.version for item in proto.opset_import if item.domain in ("", "ai.onnx"))
+    if opset != OPSET:
+        raise ExportError(f"{path.name}: opset {OPSET} was asked for, the exporter left {opset}.")
+    proto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    onnx.checker.check_model(proto, full_check=False)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString())
+    return proto
+
+
+def parity_inputs(contract: Contract, tower: Tower) -> list[Array]:
+    """Bundled photos or captions as single contract inputs (batch 1)."""
+    if tower == "image":
+        return [contract.prepare_image(path) for path in sample_photos(PARITY_PHOTOS)]
+    return [contract.prepare_text(caption) for caption in sample_captions(PARITY_CAPTIONS)]
+
+
+def tool_versions() -> dict[str, str]:
+    """The versions of everything that shapes an export."""
+    return {tool: importlib.metadata.version(tool) for tool in _TOOLS}
+
+
+def _export_tower(
+    module: nn.Module, tower: Tower, inputs: list[Array], contract: Contract, path: Path
+) -> TowerFile:
+    input_name = contract.image.name if tower == "image" else contract.text.name
+    output_name = contract.embedding.image_name if tower == "image" else contract.embedding.text_name
+    try:
+        proto = export_module(module, inputs[0], input_name, output_name, path)
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(f"The {tower} tower does not export: {type(error).__name__}: {error}") from error
+    graph_input, graph_output = _static(proto.graph.input[0]), _static(proto.graph.output[0])
+    return TowerFile(
+        file=path.name,
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        nodes=len(proto.graph.node),
+        input_name=input_name,
+        input_shape=graph_input[0],
+        input_dtype=graph_input[1],
+        output_name=output_name,
+        output_shape=graph_output[0],
+        output_dtype=graph_output[1],
+        parity=_parity(module, inputs, path),
+    )
+
+
+def _static(value: onnx.ValueInfoProto) -> tuple[tuple[int, ...], str]:
+    """Shape and numpy dtype of a graph input or output; ExportError where a dimension is dynamic."""
+    import onnx
+
+    tensor = value.type.tensor_type
+    if any(dim.HasField("dim_param") or not dim.HasField("dim_value") for dim in tensor.shape.dim):
+        raise ExportError(f"{value.name} has a dynamic dimension; NPUs need static shapes.")
+    shape = tuple(int(dim.dim_value) for dim in tensor.shape.dim)
+    return shape, str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+
+
+def _parity(module: nn.Module, inputs: list[Array], path: Path) -> Parity:
+    import onnxruntime
+    import torch
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    cosines, differences = [], []
+    for array in inputs:
+        with torch.no_grad():
+            expected = module(torch.from_numpy(array)).double().numpy()
+        got = session.run(None, {name: array})[0].astype(np.float64)
+        lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(got, axis=1)
+        cosines.append(float(((expected * got).sum(axis=1) / lengths).min()))
+        differences.append(float(np.abs(expected - got).max()))
+    # numpy's min and max carry a NaN on, where Python's might drop it
+    return Parity(
+        samples=len(inputs), min_cosine=float(np.min(cosines)), max_abs_difference=float(np.max(differences))
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters log and warn about their own workings; errors still raise."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
