@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lpcvc_zoo import preprocess
 from lpcvc_zoo.errors import ContractError, UnknownNameError
@@ -48,7 +48,15 @@ class ImageInput(_Part):
     channels: Literal["RGB"] = "RGB"
     high: float = Field(gt=0)
     fit: Literal["pad", "squash"]
-    shorter_edge: int | None = None
+    shorter_edge: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _fit_is_complete(self) -> ImageInput:
+        if self.fit == "pad" and not (self.shorter_edge and self.shorter_edge < self.width == self.height):
+            raise ValueError('fit="pad" needs a square canvas and a shorter_edge below its width')
+        if self.fit == "squash" and self.shorter_edge is not None:
+            raise ValueError('fit="squash" takes no shorter_edge')
+        return self
 
     def shape(self, batch: int) -> tuple[int, ...]:
         return (batch, 3, self.height, self.width)
@@ -176,6 +184,8 @@ class Contract(_Part):
 
     def check_embedding(self, array: Array, dim: int | None = None) -> None:
         """Raise ContractError unless ``array`` is a batch of finite unit-length embeddings ``[N, dim]``."""
+        if not isinstance(array, np.ndarray):
+            raise ContractError("embedding", "a numpy array", type(array).__name__)
         if array.ndim != 2 or (dim is not None and array.shape[1] != dim):
             raise ContractError("embedding.shape", f"[N, {dim or 'D'}]", str(list(array.shape)))
         if array.dtype != np.dtype(self.embedding.dtype):
@@ -214,7 +224,7 @@ def _check_finite(field: str, array: Array) -> None:
 def _check_range(field: str, array: Array, low: float, high: float, hint: str = "") -> None:
     least, most = array.min(), array.max()
     if least < low or most > high:
-        raise ContractError(field, f"values from {low:g} to {high:g}", f"{least:g} to {most:g}", hint)
+        raise ContractError(field, f"values from {low:g} to {high:g}", f"{least!s} to {most!s}", hint)
 
 
 CONTRACTS: dict[str, Contract] = {
