@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lpcvc_zoo.errors import UnknownNameError
-
-if TYPE_CHECKING:
-    from lpcvc_zoo.model import Towers
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_\-]*$"  # no dot: the dot separates name and tag in "name.tag"
 
@@ -100,7 +97,8 @@ class Entry(Facts):
 
     name: str = Field(pattern=NAME_PATTERN)
     family: str
-    make: Callable[[], Towers] = Field(exclude=True, repr=False)
+    # Returns model.Towers; typed loosely because pydantic would import it, and torch with it.
+    make: Callable[[], Any] = Field(exclude=True, repr=False)
     image_size: int = Field(ge=16)
     embed_dim: int = Field(ge=1)
     text: TextSpec = TextSpec()

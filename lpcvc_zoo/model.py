@@ -20,7 +20,7 @@ class Towers(nn.Module):
     """What a family builds: the bare towers. Its ``state_dict`` is the entry's own checkpoint layout.
 
     ``image``: normalised pixels float32 ``[N, 3, S, S]`` -> ``[N, D]``, before L2.
-    ``text``: ids int32 ``[N, L]``, padded the tower's own way, ``L <= context_length`` -> ``[N, D]``, before L2.
+    ``text``: ids int32 ``[N, L]`` padded its own way, ``L <= context_length`` -> ``[N, D]``, before L2.
     """
 
     def __init__(self, image: nn.Module, text: nn.Module) -> None:

@@ -1,0 +1,139 @@
+"""Exports kept by content: the same entry, weights, contract, options, code and tools export once."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lpcvc_zoo import registry
+from lpcvc_zoo.contract import Contract, get_contract
+from lpcvc_zoo.errors import ExportError
+from lpcvc_zoo.export.artifact import Artifact, load_artifact
+from lpcvc_zoo.export.onnx import OPSET, export, export_module, parity_inputs, tool_versions
+from lpcvc_zoo.files import cache_dir, sha256_of
+
+if TYPE_CHECKING:
+    from lpcvc_zoo.entry import Preprocessing
+
+log = logging.getLogger(__name__)
+
+
+def cached_export(
+    name: str,
+    *,
+    pretrained: bool | str = False,
+    contract: str | Contract = "lpcvc2026",
+    fuse: bool = True,
+    text_length: int | None = None,
+    force: bool = False,
+) -> Artifact:
+    """The export of ``build(name, ...)`` with these options, from the cache where it is already there.
+
+    A cached file that is damaged is exported again. Raises what ``build`` and ``export`` raise; an export
+    that failed its parity gate stays beside the cache as ``<key>.rejected``.
+    """
+    folder = _exports() / export_key(
+        name, pretrained=pretrained, contract=contract, fuse=fuse, text_length=text_length
+    )
+    if folder.is_dir() and not force:
+        try:
+            return load_artifact(folder)
+        except ExportError as error:
+            log.warning("Cached export is damaged and will be made again: %s", error)
+    model = registry.build(name, pretrained=pretrained, contract=contract, fuse=fuse, text_length=text_length)
+    return _made_whole(folder, lambda temporary: export(model, temporary, fused=fuse))
+
+
+def export_key(
+    name: str,
+    *,
+    pretrained: bool | str = False,
+    contract: str | Contract = "lpcvc2026",
+    fuse: bool = True,
+    text_length: int | None = None,
+) -> str:
+    """Name and hash of everything that shapes an export; needs no torch and builds nothing."""
+    entry = registry.get_entry(name)
+    resolved = contract if isinstance(contract, Contract) else get_contract(contract)
+    family_file = inspect.getsourcefile(entry.make)
+    identity = {
+        "name": name,
+        "entry": entry.model_dump(mode="json"),
+        "pretrained": pretrained,
+        "contract": resolved.model_dump(mode="json"),
+        "fuse": fuse,
+        "text_length": text_length,
+        "opset": OPSET,
+        "versions": tool_versions(),
+        "code": _own_code(),
+        "family_code": sha256_of(Path(family_file)) if family_file else None,
+    }
+    return f"{entry.name}-{resolved.name}-{_digest(identity)}"
+
+
+def cached_preprocessing(contract: Contract, preprocessing: Preprocessing, image_size: int) -> Path:
+    """One ONNX file with the in-graph image preprocessing alone, to be measured by itself."""
+    from lpcvc_zoo.ingraph import ImageAdapter
+
+    identity = {
+        "contract": contract.model_dump(mode="json"),
+        "preprocessing": preprocessing.model_dump(mode="json"),
+        "versions": tool_versions(),
+        "code": _own_code(),
+    }
+    path = _exports() / f"preprocessing-{contract.name}-{image_size}-{_digest(identity)}.onnx"
+    if not path.is_file():
+        adapter = ImageAdapter(contract.image, preprocessing, image_size).eval()
+        example = parity_inputs(contract, "image")[0]
+        export_module(adapter, example, contract.image.name, "pixels", path)
+    return path
+
+
+def _exports() -> Path:
+    return cache_dir() / "exports"
+
+
+def _made_whole(folder: Path, make: Callable[[Path], Artifact]) -> Artifact:
+    """Make into a temporary folder that takes ``folder``'s place once it is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        make(temporary)
+        _replace(temporary, folder)
+    except ExportError:
+        _replace(temporary, folder.with_name(f"{folder.name}.rejected"))
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return load_artifact(folder)
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    temporary.chmod(0o755)  # mkdtemp makes it private
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process made the same export first: its is as good
+            raise
+
+
+def _digest(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def _own_code() -> str:
+    """Hash of this package's code that shapes a graph, so that editing it never serves a stale export."""
+    package = Path(__file__).parent.parent
+    shaping = [package / name for name in ("ingraph.py", "model.py", "fuse.py", "registry.py")]
+    shaping += sorted((package / "backbones").glob("*.py")) + sorted((package / "export").glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in shaping)).hexdigest()
