@@ -109,18 +109,16 @@ def operator_times(path: str, inputs: dict[str, Array], threads: int, folder: Pa
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "operators")
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    session.run(None, inputs)
-    warm_end = time.perf_counter()
-    first_start = session.get_profiling_start_time_ns() / 1e9
-    for _ in range(PROFILED_RUNS):
+    for _ in range(1 + PROFILED_RUNS):
         session.run(None, inputs)
     events = json.loads(Path(session.end_profiling()).read_text())
+    runs = [event for event in events if event["name"] == "model_run"]
+    warm = min(run["ts"] + run["dur"] for run in runs)  # the first, cold run is left out
     total: dict[tuple[str, str, str], float] = defaultdict(float)
     for event in events:
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
             continue
-        # The profiler's clock starts at its own zero; the first, cold run is left out.
-        if first_start + event["ts"] / 1e6 < warm_end:
+        if event["ts"] < warm:
             continue
         args = event["args"]
         unit = str(args.get("provider", "")).removesuffix("ExecutionProvider")

@@ -1,0 +1,201 @@
+"""The grid of a sweep: which models, under which contracts, on which targets, cheapest first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+import lpcvc_zoo
+from lpcvc_zoo.contract import get_contract
+from lpcvc_zoo.entry import Entry, Preprocessing
+from lpcvc_zoo.errors import UnknownNameError, ZooError
+from lpcvc_zoo.targets.base import Target
+
+UNTRAINED = "untrained"
+PRECISIONS = ("float",)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid: a model with given weights, under a contract, on a target.
+
+    ``weights`` is "untrained" or a checkpoint's tag. ``export_id`` identifies the export by everything that
+    shapes it. ``dataset`` is the fingerprint of the data it is to be scored on, None where it is only
+    measured.
+    """
+
+    entry: Entry
+    weights: str
+    contract: str
+    target: Target
+    export_id: str
+    precision: str = "float"
+    text_length: int | None = None
+    dataset: str | None = None
+
+    @property
+    def model(self) -> str:
+        """The name ``build`` knows it by: "entry", or "entry.tag" with trained weights."""
+        return self.entry.name if self.weights == UNTRAINED else f"{self.entry.name}.{self.weights}"
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        if self.weights == UNTRAINED:
+            return self.entry.preprocessing
+        return self.entry.checkpoint(self.weights).preprocessing
+
+    @property
+    def work(self) -> float:
+        """Rough seconds this cell takes, for the time left; most is the export."""
+        return 10.0 + min(self.entry.cost, 100.0)
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of all that a measurement depends on; rows of one cell differ in the dataset at most."""
+        return digest(
+            {
+                "export": self.export_id,
+                "target": self.target.fingerprint(),
+                "precision": self.precision,
+                "version": lpcvc_zoo.__version__,
+            }
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """Hash that identifies this cell's row: the measurement, and the dataset where it is scored."""
+        return self.id if self.dataset is None else digest({"cell": self.id, "dataset": self.dataset})
+
+    @cached_property
+    def slot(self) -> str:
+        """Hash of what a reader would call the same point of the plot: a newer row takes its place there.
+
+        Unlike ``id`` it does not change with versions of tools or code.
+        """
+        return digest(
+            {
+                "model": self.model,
+                "contract": self.contract,
+                "text_length": self.text_length,
+                "precision": self.precision,
+                "target": [self.target.name, self.target.device, self.target.fingerprint().get("threads")],
+            }
+        )
+
+    @cached_property
+    def preprocessing_key(self) -> str:
+        """Cells that agree in this share one measurement of the in-graph preprocessing."""
+        return digest(
+            {
+                "contract": get_contract(self.contract).model_dump(mode="json"),
+                "preprocessing": [self.entry.image_size, self.preprocessing.interpolation],
+                "target": self.target.fingerprint(),
+            }
+        )
+
+
+def digest(facts: dict[str, Any]) -> str:
+    """sha256 of canonical JSON."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def select(
+    entries: Iterable[Entry], patterns: Sequence[str] = (), *, quick: bool = False
+) -> list[tuple[Entry, str]]:
+    """The (entry, weights) pairs that patterns choose, cheapest first.
+
+    A pattern is a name with ``*``, ``?`` or ``[...]``: ``mobileclip*`` chooses untrained models,
+    ``mobileclip_s0.datacompdr`` or ``*.*`` published checkpoints; ``!efficientvit*`` takes away. Without a
+    choosing pattern all entries of the default sweep are chosen, untrained. ``quick`` keeps the few small
+    ones. UnknownNameError where a pattern matches nothing.
+    """
+    entries = list(entries)
+    chosen: dict[str, tuple[Entry, str]] = {}
+    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
+    if not wanted:
+        chosen = {entry.name: (entry, UNTRAINED) for entry in entries if entry.default_sweep}
+    for pattern in wanted:
+        found = _matching(entries, pattern)
+        if not found:
+            raise UnknownNameError("model", pattern, _names(entries), "See `lpcvc-zoo list`.")
+        chosen.update(found)
+    for pattern in patterns:
+        if pattern.startswith("!"):
+            gone = _matching(entries, pattern[1:])
+            if not gone:
+                raise UnknownNameError("model", pattern[1:], _names(entries), "See `lpcvc-zoo list`.")
+            chosen = {name: pair for name, pair in chosen.items() if name not in gone}
+    pairs = [pair for pair in chosen.values() if pair[0].quick or not quick]
+    if not pairs:
+        raise ZooError(
+            "No model is left to sweep: expected at least one, "
+            + (
+                "none of the chosen ones is in the quick set. Leave out --quick."
+                if quick
+                else "all are excluded."
+            )
+        )
+    return sorted(pairs, key=lambda pair: (pair[0].cost, pair[0].name, pair[1]))
+
+
+def plan(
+    models: Sequence[tuple[Entry, str]],
+    targets: Sequence[Target],
+    export_id: Callable[[str, str, str, int | None], str],
+    *,
+    contracts: Sequence[str] = ("lpcvc2026",),
+    precisions: Sequence[str] = ("float",),
+    text_length: int | None = None,
+    dataset: str | None = None,
+    evaluate_untrained: bool = False,
+) -> list[Cell]:
+    """All cells, in the order of ``models``; ``dataset`` is the fingerprint of the data to score on.
+
+    ``export_id`` identifies the export of (entry name, weights, contract, text length). Untrained models
+    are scored only with ``evaluate_untrained``: their recall is chance.
+    """
+    for contract in contracts:
+        get_contract(contract)
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise UnknownNameError("precision", precision, PRECISIONS)
+    return [
+        Cell(
+            entry=entry,
+            weights=weights,
+            contract=contract,
+            target=target,
+            export_id=export_id(entry.name, weights, contract, text_length),
+            precision=precision,
+            text_length=text_length,
+            dataset=dataset if evaluate_untrained or weights != UNTRAINED else None,
+        )
+        for entry, weights in models
+        for contract in contracts
+        for precision in precisions
+        for target in targets
+    ]
+
+
+def _names(entries: Sequence[Entry]) -> list[str]:
+    tagged = [f"{entry.name}.{record.tag}" for entry in entries for record in entry.pretrained]
+    return [entry.name for entry in entries] + tagged
+
+
+def _matching(entries: Sequence[Entry], pattern: str) -> dict[str, tuple[Entry, str]]:
+    name, dot, tag = pattern.partition(".")
+    found: dict[str, tuple[Entry, str]] = {}
+    for entry in entries:
+        if not fnmatchcase(entry.name, name):
+            continue
+        if not dot:
+            found[entry.name] = (entry, UNTRAINED)
+        for record in entry.pretrained if dot else ():
+            if fnmatchcase(record.tag, tag):
+                found[f"{entry.name}.{record.tag}"] = (entry, record.tag)
+    return found

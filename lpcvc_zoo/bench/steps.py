@@ -1,0 +1,221 @@
+"""What is done for one cell: export, compile, profile, score. Each step's outcome goes into the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
+
+import lpcvc_zoo
+from lpcvc_zoo.bench.ledger import Ledger, now
+from lpcvc_zoo.bench.plan import UNTRAINED, Cell
+from lpcvc_zoo.bench.row import ResultRow
+from lpcvc_zoo.export.artifact import Artifact, load_artifact
+from lpcvc_zoo.files import sha256_of
+from lpcvc_zoo.retrieval.metrics import Scores
+from lpcvc_zoo.targets.base import TOWERS, Compiled, Profile, Target, Tower
+
+if TYPE_CHECKING:
+    from lpcvc_zoo.retrieval.datasets import Dataset
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def export_in_worker(entry: str, weights: str, contract: str, text_length: int | None) -> str:
+    """Export a model, or find it in the cache; returns the artifact's folder."""
+    from lpcvc_zoo.export.cache import cached_export
+
+    artifact = cached_export(
+        entry, pretrained=_pretrained(weights), contract=contract, text_length=text_length
+    )
+    return str(artifact.folder)
+
+
+def export_preprocessing_in_worker(entry: str, weights: str, contract: str) -> str:
+    """Export the in-graph image preprocessing of a model alone; returns the file's path."""
+    from lpcvc_zoo.contract import get_contract
+    from lpcvc_zoo.export.cache import cached_preprocessing
+    from lpcvc_zoo.registry import get_entry
+
+    found = get_entry(entry)
+    preprocessing = found.preprocessing if weights == UNTRAINED else found.checkpoint(weights).preprocessing
+    return str(cached_preprocessing(get_contract(contract), preprocessing, found.image_size))
+
+
+def export_id(entry: str, weights: str, contract: str, text_length: int | None) -> str:
+    """Identifies an export by everything that shapes it, without making it."""
+    from lpcvc_zoo.export.cache import export_key
+
+    return export_key(entry, pretrained=_pretrained(weights), contract=contract, text_length=text_length)
+
+
+def load_dataset(name: str) -> Dataset:
+    from lpcvc_zoo.retrieval import datasets
+
+    return datasets.load_dataset(name)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Identifies a dataset by everything that a score depends on."""
+    return dataset.fingerprint
+
+
+def score(artifact: Artifact, target: Target, compiled: dict[Tower, Compiled], dataset: Dataset) -> Scores:
+    """Score both towers as the target runs them."""
+    raise NotImplementedError
+
+
+def write_report(rows: Sequence[ResultRow], folder: Path) -> None:
+    from lpcvc_zoo.bench import report
+
+    report.write_report(rows, folder)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The other rooms as a sweep uses them. The first two run in workers, so must be importable there."""
+
+    export: Callable[[str, str, str, int | None], str] = export_in_worker
+    export_preprocessing: Callable[[str, str, str], str] = export_preprocessing_in_worker
+    export_id: Callable[[str, str, str, int | None], str] = export_id
+    load_dataset: Callable[[str], Any] = load_dataset
+    fingerprint: Callable[[Any], str] = fingerprint
+    score: Callable[[Artifact, Target, dict[Tower, Compiled], Any], Scores] = score
+    write_report: Callable[[Sequence[ResultRow], Path], None] = write_report
+
+
+class CellWork:
+    """Measures and scores one claimed cell; what is known so far is in ``known``, also when a step fails."""
+
+    def __init__(self, cell: Cell, ledger: Ledger, since: str) -> None:
+        self.cell, self._ledger, self._since = cell, ledger, since
+        self.known: dict[str, Any] = {"versions": {"lpcvc-zoo": lpcvc_zoo.__version__}}
+        self._compiled: dict[Tower, Compiled] = {}
+
+    def open(self, folder: str) -> Artifact:
+        """Check the exported files and note what their manifest says."""
+        artifact = load_artifact(folder)
+        manifest = artifact.manifest
+        self.known |= {
+            "weights": manifest.weights,
+            "rewrites": manifest.rewrites,
+            "text_length": manifest.text_length,
+            "image_size": manifest.image_size,
+            "embed_dim": manifest.embed_dim,
+            "image_sha256": manifest.image.sha256,
+            "text_sha256": manifest.text.sha256,
+        }
+        self.known["versions"] |= manifest.versions
+        for tower in TOWERS:
+            parity = manifest.tower(tower).parity
+            self.known[f"{tower}_parity_cosine"] = parity.min_cosine if parity else None
+        return artifact
+
+    def measure(self, artifact: Artifact, doing: Callable[[str], None]) -> None:
+        """Compile and profile both towers."""
+        target = self.cell.target
+        for tower in TOWERS:
+            file, source = artifact.path(tower), artifact.manifest.tower(tower).sha256
+            doing(f"compiling the {tower} tower")
+            compiled = self._compile(tower, file, source)
+            self._compiled[tower] = compiled
+            doing(f"measuring the {tower} tower")
+            profile = remembered(
+                self._ledger, self.cell.id, f"profile {tower}", source, self._since, Profile,
+                lambda compiled=compiled: target.profile(compiled),  # type: ignore[misc]
+            )  # fmt: skip
+            self.known[tower] = profile
+            self.known["versions"] |= profile.runtime_versions
+
+    def score(self, artifact: Artifact, dataset: Any, tools: Tools) -> None:
+        """Score on the dataset, where the cell asks for it."""
+        if self.cell.dataset is None:
+            return
+        manifest = artifact.manifest
+        source = f"{manifest.image.sha256} {manifest.text.sha256} {self.cell.dataset}"
+        self.known["scores"] = remembered(
+            self._ledger, self.cell.id, "score", source, self._since, Scores,
+            lambda: tools.score(artifact, self.cell.target, self._compiled, dataset),
+        )  # fmt: skip
+
+    def row(self, error: str | None = None) -> ResultRow:
+        cell, entry = self.cell, self.cell.entry
+        facts = {
+            "key": cell.key,
+            "entry": entry.name,
+            "family": entry.family,
+            "weights": cell.weights,
+            "contract": cell.contract,
+            "target": cell.target.name,
+            "device": cell.target.device,
+            "precision": cell.precision,
+            "text_length": cell.text_length,
+            "image_size": entry.image_size,
+            "embed_dim": entry.embed_dim,
+            "image_params": entry.image_params,
+            "text_params": entry.text_params,
+            "image_gmacs": entry.image_gmacs,
+            "text_gmacs": entry.text_gmacs,
+            "error": error,
+            "created": now(),
+        }
+        return ResultRow(**(facts | self.known))
+
+    def _compile(self, tower: Tower, file: Path, source: str) -> Compiled:
+        """Compile, or take up an earlier compilation: for a remote target that is a job already paid for."""
+        step = f"compile {tower}"
+        since = self._since
+        stored = self._ledger.value(self.cell.id, step, source, since=since)
+        if stored is not None:
+            reference = Path(Compiled.model_validate_json(stored).reference)
+            if reference.is_absolute() and not reference.exists():
+                since = now()  # a local file that has gone: compile again
+        return remembered(
+            self._ledger, self.cell.id, step, source, since, Compiled,
+            lambda: self.cell.target.compile(file, tower), lambda compiled: compiled.reference,
+        )  # fmt: skip
+
+
+def measure_preprocessing(path: Path, cell: Cell, ledger: Ledger, since: str) -> float | None:
+    """Median milliseconds of the in-graph preprocessing by itself; measured once and remembered."""
+    target = cell.target
+    profile = remembered(
+        ledger, cell.preprocessing_key, "profile preprocessing", sha256_of(path), since, Profile,
+        lambda: target.profile(target.compile(path, "image")),
+    )  # fmt: skip
+    return profile.latency.median_ms if profile.latency else None
+
+
+def remembered(
+    ledger: Ledger,
+    key: str,
+    step: str,
+    source: str,
+    since: str,
+    kind: type[M],
+    make: Callable[[], M],
+    reference: Callable[[M], str] | None = None,
+) -> M:
+    """A step's outcome from the ledger, or made now and written there before and after."""
+    stored = ledger.value(key, step, source, since=since)
+    if stored is not None:
+        return kind.model_validate_json(stored)
+    ledger.start(key, step, source)
+    try:
+        outcome = make()
+    except Exception as error:
+        ledger.fail(key, step, describe(error))
+        raise
+    ledger.finish(key, step, outcome.model_dump_json(round_trip=True), reference and reference(outcome))
+    return outcome
+
+
+def describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _pretrained(weights: str) -> str | bool:
+    return False if weights == UNTRAINED else weights
