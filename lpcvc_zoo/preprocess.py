@@ -122,7 +122,7 @@ def tokenize(texts: Sequence[str], length: int) -> tuple[NDArray[np.int32], NDAr
 
 @cache
 def clip_tokenizer() -> Any:
-    """transformers' ``CLIPTokenizer`` over CLIP's byte-pair vocabulary; the first call takes about a second."""
+    """transformers' ``CLIPTokenizer`` over CLIP's byte-pair vocabulary; about a second the first time."""
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     vocabulary, merges = _vocabulary()
