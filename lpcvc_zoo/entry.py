@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -56,6 +56,22 @@ class PublishedScore(Facts):
     source: str
 
 
+def published(
+    imagenet: float, flickr: float | None = None, coco: float | None = None, *, source: str
+) -> tuple[PublishedScore, ...]:
+    """The three figures that most papers give: zero-shot top-1, and image-to-text R@1 (any-hit)."""
+    named = {
+        "ImageNet-1k zero-shot top-1": imagenet,
+        "Flickr30k (1k test) image-to-text R@1": flickr,
+        "MS-COCO (5k test) image-to-text R@1": coco,
+    }
+    return tuple(
+        PublishedScore(name=name, percent=percent, source=source)
+        for name, percent in named.items()
+        if percent is not None
+    )
+
+
 class Pretrained(Facts):
     """One published checkpoint of an entry, by its tag.
 
@@ -87,6 +103,14 @@ class Pretrained(Facts):
         return self
 
 
+Costs = tuple[int, int, float, float]
+
+
+def costs(measured: Costs) -> dict[str, float]:
+    """An entry's four cost fields from a tuple: parameters of both towers, then GMACs of both."""
+    return dict(zip(("image_params", "text_params", "image_gmacs", "text_gmacs"), measured, strict=True))
+
+
 class Entry(Facts):
     """One architecture of the zoo.
 
@@ -99,6 +123,10 @@ class Entry(Facts):
     family: str
     # Returns model.Towers; typed loosely because pydantic would import it, and torch with it.
     make: Callable[[], Any] = Field(exclude=True, repr=False)
+    # Builds towers for the shapes of a checkpoint, by name, where an architecture's sizes stand only there.
+    make_for: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = Field(
+        default=None, exclude=True, repr=False
+    )
     image_size: int = Field(ge=16)
     embed_dim: int = Field(ge=1)
     text: TextSpec = TextSpec()

@@ -12,7 +12,8 @@ class ResultRow(BaseModel):
     """Everything known about one grid cell after it ran. What was not measured is None.
 
     ``weights`` is "untrained" or "tag@sha". ``preprocess_ms`` is the in-graph preprocessing measured by
-    itself at this entry's size; it is part of the image latency, not on top of it.
+    itself at this entry's size; it is part of the image latency, not on top of it. ``chance`` is what ranking
+    at random would give on ``dataset``, by the contract's metric: computed, also where nothing was scored.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +37,8 @@ class ResultRow(BaseModel):
     image: Profile | None = None
     text: Profile | None = None
     preprocess_ms: float | None = None
+    dataset: str | None = None
+    chance: float | None = None
     scores: Scores | None = None
     image_parity_cosine: float | None = None
     text_parity_cosine: float | None = None

@@ -9,7 +9,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,10 @@ def export_key(
     """Name and hash of everything that shapes an export; needs no torch and builds nothing."""
     entry = registry.get_entry(name)
     resolved = contract if isinstance(contract, Contract) else get_contract(contract)
-    family_file = inspect.getsourcefile(entry.make)
+    make = entry.make
+    while isinstance(make, partial):
+        make = make.func
+    family_file = inspect.getsourcefile(make)
     identity = {
         "name": name,
         "entry": entry.model_dump(mode="json"),

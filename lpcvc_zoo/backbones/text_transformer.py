@@ -1,0 +1,43 @@
+"""A small text transformer for towers that bring none: sizes here, the layers themselves from open_clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lpcvc_zoo.entry import Facts, TextSpec
+
+if TYPE_CHECKING:
+    from lpcvc_zoo.model import Towers
+
+
+class TextShape(Facts):
+    """Width, depth and MLP ratio of a text transformer; heads are 64 wide."""
+
+    width: int
+    layers: int
+    mlp_ratio: float = 4.0
+
+    def config(self, text: TextSpec) -> dict[str, Any]:
+        """open_clip's ``text_cfg`` for this shape under a tower's conventions."""
+        return {
+            "width": self.width,
+            "layers": self.layers,
+            "heads": self.width // 64,
+            "mlp_ratio": self.mlp_ratio,
+            "context_length": text.context_length,
+            "vocab_size": text.vocab_size,
+            "no_causal_mask": not text.causal,
+        }
+
+
+SMALL = TextShape(width=256, layers=4)
+MEDIUM = TextShape(width=384, layers=6)
+
+
+def towers_with_text(vision: Mapping[str, Any], shape: TextShape, text: TextSpec, embed_dim: int) -> Towers:
+    """An image tower by open_clip's ``vision_cfg`` beside a text transformer of this shape."""
+    from lpcvc_zoo.backbones._towers import clip_towers
+
+    config = {"embed_dim": embed_dim, "vision_cfg": dict(vision), "text_cfg": shape.config(text)}
+    return clip_towers(config, text.eot_id)

@@ -1,0 +1,121 @@
+"""Training-time structure folded away: parallel branches into one convolution, BatchNorm into weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lpcvc_zoo.model import Towers
+
+
+@torch.no_grad()
+def fuse(towers: Towers, image_size: int, context_length: int) -> Towers:
+    """Fold every reparameterisable branch (RepVGG, MobileOne, RepMixer) and every BatchNorm, in place.
+
+    The towers are put into eval mode, compute the same as before, and can't be trained from there.
+    """
+    from timm.utils.model import reparameterize_model
+
+    towers.eval()
+    for name, example in (
+        ("image", torch.zeros(1, 3, image_size, image_size)),
+        ("text", torch.zeros(1, context_length, dtype=torch.int32)),
+    ):
+        tower = reparameterize_model(getattr(towers, name), inplace=True).eval()
+        fold_pre_norms(tower)
+        fold_batch_norms(tower, example)
+        setattr(towers, name, tower)
+    return towers
+
+
+def fold_pre_norms(module: nn.Module) -> None:
+    """Fold the BatchNorm before FastViT's self-attention into the projection to queries, keys and values."""
+    from timm.models.fastvit import AttentionBlock
+
+    for block in module.modules():
+        if not isinstance(block, AttentionBlock) or not isinstance(block.norm, nn.BatchNorm2d):
+            continue
+        gain, shift = affine(block.norm)
+        qkv = block.token_mixer.qkv
+        bias = qkv.weight @ shift
+        qkv.bias = nn.Parameter(bias if qkv.bias is None else bias + qkv.bias)
+        qkv.weight.mul_(gain)
+        block.norm = nn.Identity()
+
+
+def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """The gain and shift per channel that a BatchNorm applies in eval mode."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return gain, norm.bias - gain * norm.running_mean
+
+
+def fold_batch_norms(module: nn.Module, example: Tensor) -> None:
+    """Fold each BatchNorm into the convolution whose output it, and nothing else, was seen to take.
+
+    Which convolution feeds which norm is observed while running ``example``: names and the order of
+    definition would only be guesses.
+    """
+    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # keeping the tensor keeps its id from being reused
+    pairs: dict[nn.Module, tuple[nn.Conv2d, int]] = {}
+    uses = _Uses()
+
+    def on_conv(conv: nn.Module, _: Any, output: Tensor) -> None:
+        made[id(output)] = (cast(nn.Conv2d, conv), output)
+        uses.count[id(output)] = 0  # an earlier tensor, gone by now, may have had the same id
+
+    def on_norm(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if id(inputs[0]) in made:
+            pairs[norm] = (made[id(inputs[0])][0], id(inputs[0]))
+
+    handles = [
+        part.register_forward_hook(on_conv)
+        if isinstance(part, nn.Conv2d)
+        else part.register_forward_pre_hook(on_norm)
+        for part in module.modules()
+        if isinstance(part, nn.Conv2d | nn.BatchNorm2d)
+    ]
+    try:
+        with uses:
+            module(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for norm, (conv, output) in pairs.items():
+        if uses.count[output] == 1:
+            _replace(module, conv, fuse_conv_bn_eval(conv, cast(nn.BatchNorm2d, norm)))
+            _replace(module, norm, _left_of(norm))
+
+
+class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts how many operations took each tensor, by the tensor's id."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count: Counter[int] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.count.update({id(argument) for argument in args if isinstance(argument, Tensor)})
+        return func(*args, **(kwargs or {}))
+
+
+def _left_of(norm: nn.Module) -> nn.Module:
+    """What stays of a norm: timm's BatchNormAct2d holds an activation."""
+    activation = getattr(norm, "act", None)
+    return activation if isinstance(activation, nn.Module) else nn.Identity()
+
+
+def _replace(root: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    for parent in root.modules():
+        for name, child in list(parent.named_children()):
+            if child is old:
+                setattr(parent, name, new)
