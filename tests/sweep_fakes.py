@@ -17,10 +17,11 @@ from typing import Any
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.bench.steps import Tools
 from lpcvc_zoo.entry import Entry
-from lpcvc_zoo.errors import TargetError
+from lpcvc_zoo.errors import DatasetError, TargetError
 from lpcvc_zoo.export.artifact import FILES, MANIFEST, Artifact, Manifest, Parity, TowerFile
 from lpcvc_zoo.files import sha256_of, write_text
 from lpcvc_zoo.retrieval.metrics import Recall, Scores
+from lpcvc_zoo.retrieval.records import Problem, RetrievalDataset
 from lpcvc_zoo.targets.base import TOWERS, Array, Compiled, Latency, Profile, Tower
 
 PAUSE = "SWEEP_FAKES_PAUSE"  # seconds that each fake step takes
@@ -157,14 +158,16 @@ class FakeTarget:
         raise AssertionError("the fake score does not run the target")
 
 
-def score(artifact: Artifact, target: Any, compiled: dict[Tower, Compiled], dataset: Any) -> Scores:
+def score(
+    artifact: Artifact, target: Any, compiled: dict[Tower, Compiled], dataset: RetrievalDataset
+) -> Scores:
     began = pause()
-    journal(f"score {artifact.manifest.entry} on {dataset}", began)
+    journal(f"score {artifact.manifest.entry} on {dataset.name}", began)
     recall = Recall(
         direction="image_to_text", k=10, mode="fraction", value=0.5, low=0.4, high=0.6, chance=0.1
     )
     return Scores(
-        dataset=dataset,
+        dataset=dataset.name,
         images=10,
         texts=100,
         recalls=(recall,),
@@ -182,8 +185,19 @@ def comparable(row: ResultRow) -> dict[str, Any]:
     return row.model_dump(mode="json", exclude={"created"})
 
 
-def load_dataset(name: str) -> str:
-    return name
+def load_dataset(name: str) -> RetrievalDataset:
+    if name == "nowhere":
+        raise DatasetError("nowhere does not exist")
+    problems = (Problem("img_list.csv", 7, "image 'x.jpg' not found"),) if name == "flawed" else ()
+    return RetrievalDataset(name, (Path("a.jpg"),), ("a.", "b."), ((0,),), problems=problems)
+
+
+def fingerprint(dataset: RetrievalDataset) -> str:
+    return f"fingerprint of {dataset.name}"
+
+
+def chance(dataset: RetrievalDataset, contract: str) -> float:
+    return 0.1
 
 
 TOOLS = Tools(
@@ -191,7 +205,8 @@ TOOLS = Tools(
     export_preprocessing=export_preprocessing,
     export_id=export_id,
     load_dataset=load_dataset,
-    fingerprint=str,
+    fingerprint=fingerprint,
+    chance=chance,
     score=score,
     write_report=write_report,
 )

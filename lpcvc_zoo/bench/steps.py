@@ -19,7 +19,7 @@ from lpcvc_zoo.retrieval.metrics import Scores
 from lpcvc_zoo.targets.base import TOWERS, Compiled, Profile, Target, Tower
 
 if TYPE_CHECKING:
-    from lpcvc_zoo.retrieval.datasets import Dataset
+    from lpcvc_zoo.retrieval.records import RetrievalDataset
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -52,20 +52,36 @@ def export_id(entry: str, weights: str, contract: str, text_length: int | None) 
     return export_key(entry, pretrained=_pretrained(weights), contract=contract, text_length=text_length)
 
 
-def load_dataset(name: str) -> Dataset:
+def load_dataset(name: str) -> RetrievalDataset:
     from lpcvc_zoo.retrieval import datasets
 
     return datasets.load_dataset(name)
 
 
-def fingerprint(dataset: Dataset) -> str:
+def fingerprint(dataset: RetrievalDataset) -> str:
     """Identifies a dataset by everything that a score depends on."""
-    return dataset.fingerprint
+    return dataset.fingerprint()
 
 
-def score(artifact: Artifact, target: Target, compiled: dict[Tower, Compiled], dataset: Dataset) -> Scores:
+def chance(dataset: RetrievalDataset, contract: str) -> float:
+    """What ranking at random gives on a dataset by the contract's metric."""
+    from lpcvc_zoo.contract import get_contract
+    from lpcvc_zoo.retrieval import metrics
+
+    metric = get_contract(contract).metric
+    return metrics.chance(dataset, metric.k, metric.mode)
+
+
+def score(
+    artifact: Artifact, target: Target, compiled: dict[Tower, Compiled], dataset: RetrievalDataset
+) -> Scores:
     """Score both towers as the target runs them."""
-    raise NotImplementedError
+    from lpcvc_zoo.contract import get_contract
+    from lpcvc_zoo.retrieval.evaluate import CompiledPair, evaluate
+
+    return evaluate(
+        CompiledPair(target, compiled), dataset, contract=get_contract(artifact.manifest.contract)
+    )
 
 
 def write_report(rows: Sequence[ResultRow], folder: Path) -> None:
@@ -81,9 +97,10 @@ class Tools:
     export: Callable[[str, str, str, int | None], str] = export_in_worker
     export_preprocessing: Callable[[str, str, str], str] = export_preprocessing_in_worker
     export_id: Callable[[str, str, str, int | None], str] = export_id
-    load_dataset: Callable[[str], Any] = load_dataset
-    fingerprint: Callable[[Any], str] = fingerprint
-    score: Callable[[Artifact, Target, dict[Tower, Compiled], Any], Scores] = score
+    load_dataset: Callable[[str], RetrievalDataset] = load_dataset
+    fingerprint: Callable[[RetrievalDataset], str] = fingerprint
+    chance: Callable[[RetrievalDataset, str], float] = chance
+    score: Callable[[Artifact, Target, dict[Tower, Compiled], RetrievalDataset], Scores] = score
     write_report: Callable[[Sequence[ResultRow], Path], None] = write_report
 
 
@@ -130,7 +147,7 @@ class CellWork:
             self.known[tower] = profile
             self.known["versions"] |= profile.runtime_versions
 
-    def score(self, artifact: Artifact, dataset: Any, tools: Tools) -> None:
+    def score(self, artifact: Artifact, dataset: RetrievalDataset, tools: Tools) -> None:
         """Score on the dataset, where the cell asks for it."""
         if self.cell.dataset is None:
             return

@@ -13,20 +13,20 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
 from lpcvc_zoo.bench.ledger import MARKS, Ledger, now
 from lpcvc_zoo.bench.locks import busy_machine, held, quiet_machine
-from lpcvc_zoo.bench.plan import UNTRAINED, Cell, plan, select
+from lpcvc_zoo.bench.plan import Cell, plan, select
 from lpcvc_zoo.bench.progress import Progress, summary_table
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.bench.steps import CellWork, Tools, describe, measure_preprocessing
 from lpcvc_zoo.bench.workers import Done, Job, Workers
 from lpcvc_zoo.entry import Entry
 from lpcvc_zoo.errors import LedgerError
+from lpcvc_zoo.retrieval.records import RetrievalDataset, summary
 from lpcvc_zoo.targets import get_target
 from lpcvc_zoo.targets.base import Target
 from lpcvc_zoo.targets.onnxruntime import usable_cpus
@@ -94,21 +94,24 @@ def run(
     error. Ctrl-C ends the sweep with what is done; the same call goes on. ``entries``, ``targets`` and
     ``tools`` stand in for the registry, the named targets and the other rooms.
 
-    Raises UnknownNameError for names nobody registered, and LedgerError where the output folder or its
-    ledger can't be used; both before any work.
+    Raises UnknownNameError for names nobody registered, DatasetError for a dataset that can't be read or is
+    too small for the contract's metric, and LedgerError where the output folder or its ledger can't be used;
+    all before any work.
     """
     console = console or Console()
     tools = tools or Tools()
     cells, dataset = _cells(options, tools, entries, targets)
+    chance = {name: tools.chance(dataset, name) for name in options.contracts}
+    _warn_of_problems(console, dataset)
     with Ledger(options.out) as ledger:
-        outcome = _Sweep(options, tools, cells, dataset, ledger, Progress(console, cells)).go()
+        outcome = _Sweep(options, tools, cells, dataset, chance, ledger, Progress(console, cells)).go()
     _conclude(console, options, outcome, len(cells))
     return outcome
 
 
 def _cells(
     options: SweepOptions, tools: Tools, entries: Sequence[Entry] | None, targets: Sequence[Target] | None
-) -> tuple[list[Cell], Any]:
+) -> tuple[list[Cell], RetrievalDataset]:
     if entries is None:
         from lpcvc_zoo.registry import get_entry, list_models
 
@@ -118,8 +121,7 @@ def _cells(
             get_target(name, device=options.device, threads=options.threads) for name in options.targets
         ]
     models = select(entries, options.models, quick=options.quick)
-    scored = options.evaluate_untrained or any(weights != UNTRAINED for _, weights in models)
-    dataset = tools.load_dataset(options.dataset) if scored else None
+    dataset = tools.load_dataset(options.dataset)  # its chance is stated also where nothing is scored
     cells = plan(
         models,
         targets,
@@ -127,7 +129,7 @@ def _cells(
         contracts=options.contracts,
         precisions=options.precisions,
         text_length=options.text_length,
-        dataset=None if dataset is None else tools.fingerprint(dataset),
+        dataset=tools.fingerprint(dataset),
         evaluate_untrained=options.evaluate_untrained,
     )
     return cells, dataset
@@ -139,12 +141,13 @@ class _Sweep:
         options: SweepOptions,
         tools: Tools,
         cells: list[Cell],
-        dataset: Any,
+        dataset: RetrievalDataset,
+        chance: dict[str, float],
         ledger: Ledger,
         progress: Progress,
     ) -> None:
         self._options, self._tools, self._cells, self._dataset = options, tools, cells, dataset
-        self._ledger, self._progress = ledger, progress
+        self._chance, self._ledger, self._progress = chance, ledger, progress
         self._started = now()
         self._since = self._started if options.force else ""
         self._preprocess_ms: dict[str, float | None] = {}
@@ -243,6 +246,7 @@ class _Sweep:
     def _do(self, cell: Cell, export: Done, preprocessing: dict[str, Done]) -> ResultRow:
         """Measure and score one cell. Whatever fails ends up in its row, but for the ledger itself."""
         work = CellWork(cell, self._ledger, self._since)
+        work.known |= {"dataset": self._dataset.name, "chance": self._chance[cell.contract]}
         if export.error is not None:
             return work.row(export.error)
 
@@ -304,6 +308,12 @@ class _Sweep:
 
     def _quiet(self) -> AbstractContextManager[None]:
         return quiet_machine(lambda: self._progress.doing("waiting for another sweep's work on this machine"))
+
+
+def _warn_of_problems(console: Console, dataset: RetrievalDataset) -> None:
+    warnings = [problem for problem in dataset.problems if problem.level == "warning"]
+    if warnings:
+        console.print(f"Dataset {dataset.name}: {summary(warnings)}", markup=False, soft_wrap=True)
 
 
 def _conclude(console: Console, options: SweepOptions, outcome: Outcome, planned: int) -> None:

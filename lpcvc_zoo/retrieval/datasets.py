@@ -1,0 +1,142 @@
+"""Datasets by name or from files: the bundled one, those of third parties, and your own.
+
+A plugin adds a line to its own pyproject.toml; the function takes ``strict`` and returns a
+``RetrievalDataset``, most simply by calling ``load_dataset`` on a path of its own::
+
+    [project.entry-points."lpcvc_zoo.datasets"]
+    my_photos = "my_package.data:load"
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from lpcvc_zoo.errors import DatasetError, RegistryError, UnknownNameError
+from lpcvc_zoo.retrieval import captions, coco, lpcvc_csv, photos
+from lpcvc_zoo.retrieval.files import ImageFinder, read_json
+from lpcvc_zoo.retrieval.records import DatasetBuilder, RetrievalDataset
+
+GROUP = "lpcvc_zoo.datasets"
+BUILT_IN = {photos.NAME: photos.load}
+_FORMS = (
+    f"a folder with {lpcvc_csv.TEXT_LIST} and {lpcvc_csv.IMAGE_LIST}; a folder of images with one of "
+    f"{', '.join(captions.FILES)}; such a captions file itself; a COCO captions or Karpathy .json file"
+)
+
+
+def list_datasets() -> list[str]:
+    """Names of all datasets, built-in and third-party, sorted. Loads none of them."""
+    return sorted({*BUILT_IN, *_plugins()})
+
+
+def load_dataset(
+    name_or_path: str | Path,
+    *,
+    strict: bool = False,
+    images: str | Path | None = None,
+    split: str | None = None,
+) -> RetrievalDataset:
+    """A registered dataset by its name, or one read from a file or folder.
+
+    Files and folders: the challenge's CSV pair, a folder of images with a captions file (CSV, TSV, JSON
+    Lines), COCO captions JSON, Karpathy JSON (its test ``split`` unless another is named). Images are looked
+    for beside the file, in ``images/`` there, and where COCO keeps them; or only in the folder ``images``.
+    They are matched by file name; case and Unicode form do not count where no exact name is there. A name
+    wins over a folder of that name; "./photos" is the folder.
+
+    What is odd in the files is listed in ``problems`` with file and row; with ``strict`` any warning is an
+    error. UnknownNameError for names nobody registered; DatasetError for what can't be read or has no image
+    with a text.
+    """
+    name = str(name_or_path)
+    registered = isinstance(name_or_path, str) and (name in BUILT_IN or name in _plugins())
+    if registered:
+        if images is not None or split is not None:
+            raise DatasetError(f"{name} is a registered dataset: it takes neither images= nor split=.")
+        return _registered(name, strict)
+    path = Path(name_or_path).expanduser()
+    looks_like_a_path = isinstance(name_or_path, Path) or path.name != name or path.suffix != ""
+    try:
+        if not path.exists() and not looks_like_a_path:
+            raise UnknownNameError("dataset", name, list_datasets(), "Or give the path of a file or folder.")
+        return _read(path, strict, None if images is None else Path(images).expanduser(), split)
+    except OSError as error:
+        raise DatasetError(f"{path} can't be read: {error.strerror or error}.") from error
+
+
+def _read(path: Path, strict: bool, images: Path | None, split: str | None) -> RetrievalDataset:
+    if not path.exists():
+        raise DatasetError(f"{path} does not exist. Expected {_FORMS}.")
+    if images is not None and not images.is_dir():
+        raise DatasetError(f"images={str(images)!r} is not a folder.")
+    file = path if path.is_file() else _file_in(path)
+    builder = DatasetBuilder(path.resolve().name, strict=strict)
+    around = [file.parent / "images", file.parent]
+    document = read_json(file) if file.suffix.lower() == ".json" else None
+    if coco.is_coco(document) or coco.is_karpathy(document):
+        around += coco.coco_folders(file)
+    finder = ImageFinder(*(around if images is None else [images]))
+    if split is not None and not coco.is_karpathy(document):
+        raise DatasetError(f"{path} has no splits; only Karpathy JSON has. Leave out split={split!r}.")
+    if file.name == lpcvc_csv.IMAGE_LIST:
+        lpcvc_csv.read(file.parent, finder, builder)
+    elif coco.is_coco(document):
+        coco.read_coco(file, document, finder, builder)
+    elif coco.is_karpathy(document):
+        coco.read_karpathy(file, document, split or coco.SPLIT, finder, builder)
+    elif file.suffix.lower() in captions.SUFFIXES:
+        captions.read(file, finder, builder)
+    else:
+        raise DatasetError(f"{file} has none of the known forms. Expected {_FORMS}.")
+    return builder.build(looked_in=finder.folders)
+
+
+def _file_in(folder: Path) -> Path:
+    """The file that says what a folder's images show."""
+    names = {item.name for item in folder.iterdir()}
+    if names & {lpcvc_csv.TEXT_LIST, lpcvc_csv.IMAGE_LIST}:
+        return folder / lpcvc_csv.IMAGE_LIST
+    found = [name for name in captions.FILES if name in names]
+    if len(found) != 1:
+        problem = f"holds several captions files: {', '.join(found)}. Give the path of one"
+        raise DatasetError(f"{folder} {problem if found else f'holds no captions. Expected {_FORMS}'}.")
+    return folder / found[0]
+
+
+def _registered(name: str, strict: bool) -> RetrievalDataset:
+    if name in BUILT_IN:
+        return BUILT_IN[name](strict=strict)
+    point = _plugins()[name]
+    whose = f"Dataset {name!r} of distribution {_distribution(point)!r}"
+    try:
+        dataset = point.load()(strict=strict)
+    except Exception as error:  # a plugin may raise anything
+        raise DatasetError(
+            f"{whose} can't be loaded ({point.value}): {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(dataset, RetrievalDataset):
+        raise DatasetError(f"{whose} gave a {type(dataset).__name__}; expected a RetrievalDataset.")
+    return replace(dataset, name=name)
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        known = found.get(point.name)
+        # The same distribution can be seen twice, when two folders of sys.path hold it.
+        if known is not None and (known.value, _distribution(known)) == (point.value, _distribution(point)):
+            continue
+        if known is not None or point.name in BUILT_IN:
+            other = _distribution(known) if known is not None else "lpcvc_zoo itself"
+            raise RegistryError(
+                f"Two datasets are called {point.name!r}: one of {other}, one of {_distribution(point)}. "
+                "Uninstall or rename one."
+            )
+        found[point.name] = point
+    return found
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "(unknown distribution)"

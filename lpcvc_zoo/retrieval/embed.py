@@ -1,0 +1,155 @@
+"""A dataset's embeddings: computed a few at a time, each batch checked, and saved whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpcvc_zoo.contract import Contract, Tower
+from lpcvc_zoo.errors import ContractError, DatasetError
+from lpcvc_zoo.files import written_whole
+from lpcvc_zoo.retrieval.ranks import pairs
+from lpcvc_zoo.retrieval.records import RetrievalDataset
+from lpcvc_zoo.targets.base import Array
+
+Embeddings = NDArray[np.float32]
+SAME = 1e-6  # embeddings closer than this in every number are the same
+
+
+@dataclass(frozen=True)
+class Model:
+    """Whatever is scored: ``run`` turns a batch of prepared inputs into embeddings ``[N, D]``."""
+
+    contract: Contract
+    run: Callable[[Tower, Array], Array]
+    identity: dict[str, Any]
+
+
+def embed(
+    model: Model, dataset: RetrievalDataset, batch_size: int, progress: Callable[[int, int], None] | None
+) -> tuple[Embeddings, Embeddings]:
+    """Embeddings of all images and all texts, in the dataset's order.
+
+    Only one batch of prepared images is held at a time: one image is 12 MB under lpcvc2026.
+    """
+    total = len(dataset.images) + len(dataset.texts)
+
+    def done(count: int) -> None:
+        if progress is not None:
+            progress(count, total)
+
+    contract = model.contract
+    image_names = [str(path) for path in dataset.images]
+    text_names = [repr(text) for text in dataset.texts]
+    images = _embed(
+        model, "image", image_names, batch_size, None, done,
+        lambda part: np.concatenate([_prepare_image(contract, path) for path in dataset.images[part]]),
+    )  # fmt: skip
+    texts = _embed(
+        model, "text", text_names, batch_size, images.shape[1], lambda count: done(len(images) + count),
+        lambda part: contract.prepare_text(dataset.texts[part]),
+    )  # fmt: skip
+    return images, texts
+
+
+def check_writable(path: Path) -> None:
+    """Raise DatasetError unless a file can be written there; makes its folder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(f"The folder {path.parent} can't be made: {error.strerror or error}.") from None
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise DatasetError(f"Embeddings can't be written to {path}: expected a file in a writable folder.")
+
+
+def save(
+    path: Path, dataset: RetrievalDataset, images: Embeddings, texts: Embeddings, identity: dict[str, Any]
+) -> None:
+    """Write an .npz that ``numpy.load`` reads without pickle.
+
+    ``image_embeddings`` ``[images, D]`` and ``text_embeddings`` ``[texts, D]``, float32; ``image_files``, as
+    seen from the folder that holds them all, and ``texts``, both in that order; ``links`` ``[L, 2]``, int64:
+    rows of (image, text) that belong together, by their places; ``dataset`` and ``model``: JSON that says
+    which data and what model gave them.
+    """
+    _, owner, item = pairs(dataset.positives)
+    folder = os.path.commonpath([image.parent for image in dataset.images])
+    facts = {"name": dataset.name, "fingerprint": dataset.fingerprint(), "licence": dataset.licence}
+    try:
+        with written_whole(path) as temporary, temporary.open("wb") as file:
+            np.savez(
+                file,
+                image_embeddings=images,
+                text_embeddings=texts,
+                image_files=np.array([image.relative_to(folder).as_posix() for image in dataset.images]),
+                texts=np.array(dataset.texts),
+                links=np.stack([owner, item], axis=1),
+                dataset=np.array(json.dumps(facts)),
+                model=np.array(json.dumps(identity)),
+            )
+    except OSError as error:
+        raise DatasetError(f"Embeddings can't be written to {path}: {error.strerror or error}.") from error
+
+
+def _embed(
+    model: Model,
+    tower: Tower,
+    names: Sequence[str],
+    batch_size: int,
+    dim: int | None,
+    done: Callable[[int], None],
+    prepare: Callable[[slice], Array],
+) -> Embeddings:
+    parts: list[Array] = []
+    for begin in range(0, len(names), batch_size):
+        part = slice(begin, begin + batch_size)
+        batch = model.run(tower, prepare(part))
+        _check(model.contract, tower, batch, names[part], dim)
+        dim = batch.shape[1]
+        parts.append(batch)
+        done(min(begin + batch_size, len(names)))
+    result: Embeddings = np.concatenate(parts).astype(np.float32, copy=False)
+    if len(result) > 1 and np.ptp(result, axis=0).max() <= SAME:
+        raise ContractError(
+            f"{tower} embedding",
+            f"different ones for different {tower}s",
+            f"the same for all {len(result)}, such as {names[0]} and {names[1]}",
+            f"The {tower} tower ignores its input, or its weights or its export are broken.",
+        )
+    return result
+
+
+def _prepare_image(contract: Contract, path: Path) -> Array:
+    try:
+        return contract.prepare_image(path)
+    except ContractError as error:
+        if str(path) in str(error):
+            raise
+        raise ContractError(error.field, error.expected, f"{error.got}, in {path}") from error
+
+
+def _check(contract: Contract, tower: Tower, batch: Array, names: Sequence[str], dim: int | None) -> None:
+    """Check a batch of embeddings; the error names the first image or text whose embedding is wrong."""
+    try:
+        contract.check_embedding(batch, dim)
+        if len(batch) != len(names):
+            raise ContractError("embedding.shape", f"{len(names)} rows", str(len(batch)))
+    except ContractError as whole:
+        culprit, name = whole, names[0]
+        if getattr(batch, "ndim", 0) == 2 and len(batch) == len(names):
+            for row, name_of_row in enumerate(names):
+                try:
+                    contract.check_embedding(batch[row : row + 1], dim)
+                except ContractError as error:
+                    culprit, name = error, name_of_row
+                    break
+        raise ContractError(
+            f"{tower} {culprit.field}", culprit.expected, f"{culprit.got}, for {name}"
+        ) from None
