@@ -1,0 +1,59 @@
+"""The ``lpcvc-zoo`` command: look at the zoo, export, measure, score, sweep.
+
+Every command has ``--json`` for machines. Errors raised on purpose are shown as one message;
+``lpcvc-zoo --debug ...`` shows their traceback too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+import lpcvc_zoo
+from lpcvc_zoo.cli import look, many, one
+from lpcvc_zoo.errors import ZooError
+
+app = typer.Typer(
+    name="lpcvc-zoo",
+    help="CLIP-like dual encoders that fit a phone-class NPU.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+_debug = False
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"lpcvc-zoo {lpcvc_zoo.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    global _debug
+    _debug = debug
+
+
+app.command("list")(look.list_)
+for command in (look.show, one.export, one.profile, one.evaluate, many.sweep, many.report):
+    app.command()(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; a ZooError ends as its message alone, with exit status 1."""
+    try:
+        app(arguments)
+    except ZooError as error:
+        if _debug:
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    raise SystemExit(0)

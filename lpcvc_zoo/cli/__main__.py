@@ -1,0 +1,3 @@
+from lpcvc_zoo.cli import main
+
+main()

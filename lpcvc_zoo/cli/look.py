@@ -1,0 +1,101 @@
+"""``list`` and ``show``: what the zoo holds. No torch here: they answer at once."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from lpcvc_zoo import registry
+from lpcvc_zoo.cli.shared import AsJson, Name, millions, number, out, pair, print_json, table
+from lpcvc_zoo.entry import Entry, Pretrained
+
+
+def list_(
+    pattern: Annotated[str, typer.Argument(help="Names with *, ? or [...].")] = "*",
+    family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Only models with published checkpoints.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the models of the zoo with their sizes."""
+    names = registry.list_models(pattern, family=family, pretrained=True if pretrained else None)
+    entries = [registry.get_entry(name) for name in names]
+    for problem in registry.plugin_problems():
+        print(f"A plugin could not be used: {problem}", file=sys.stderr)
+    if as_json:
+        print_json([entry.model_dump(mode="json") for entry in entries])
+        return
+    listing = table("model", ">M params", ">GMACs", "checkpoints")
+    for entry in sorted(entries, key=lambda entry: (entry.family, entry.cost, entry.name)):
+        listing.add_row(
+            entry.name,
+            pair(millions(entry.image_params), millions(entry.text_params)),
+            pair(number(entry.image_gmacs, 2), number(entry.text_gmacs, 2)),
+            ", ".join(record.tag for record in entry.pretrained) or "-",
+        )
+    out.print(listing)
+    out.print(
+        f"{len(entries)} models. Parameters (M) and GMACs are of the image + the text tower.", style="dim"
+    )
+
+
+def show(name: Name, as_json: AsJson = False) -> None:
+    """Show all that is known about one model and its published checkpoints."""
+    entry = registry.get_entry(name)
+    if as_json:
+        print_json(entry.model_dump(mode="json"))
+        return
+    out.print(f"[bold]{entry.name}[/bold] ({entry.family})")
+    if entry.notes:
+        out.print(escape(entry.notes))
+    out.print(_grid(_facts(entry)))
+    if not entry.pretrained:
+        out.print("No published checkpoint.")
+    for record in entry.pretrained:
+        out.print(f"\n[bold]{entry.name}.{record.tag}[/bold]")
+        out.print(_grid(_checkpoint(record)))
+
+
+def _grid(facts: list[tuple[str, str]]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for label, value in facts:
+        grid.add_row(f"[dim]{escape(label)}[/dim]", escape(value))
+    return grid
+
+
+def _checkpoint(record: Pretrained) -> list[tuple[str, str]]:
+    if record.open_clip:
+        source = f"open_clip {' '.join(record.open_clip)}"
+    else:
+        source = record.url or f"{record.repo}/{record.file}"
+    pixels = record.preprocessing
+    facts = [
+        ("source", source),
+        ("revision", record.revision),
+        ("sha256", record.sha256),
+        ("size", record.size_bytes and f"{record.size_bytes / 1e6:.0f} MB"),
+        ("pixels", f"{pixels.interpolation}, mean {pixels.mean}, std {pixels.std}"),
+        ("trained on", record.training_data),
+        ("licence", record.licence),
+        *((score.name, f"{score.percent:.2f} % ({score.source})") for score in record.scores),
+    ]
+    return [(label, value) for label, value in facts if value]
+
+
+def _facts(entry: Entry) -> list[tuple[str, str]]:
+    text, pixels = entry.text, entry.preprocessing
+    causal = "causal" if text.causal else "not causal"
+    return [
+        ("image", f"{entry.image_size} px, {pixels.interpolation}, mean {pixels.mean}, std {pixels.std}"),
+        ("text", f"{text.context_length} tokens, {causal}, pad id {text.pad_id}"),
+        ("embedding", f"{entry.embed_dim} numbers"),
+        ("M parameters", f"{pair(millions(entry.image_params), millions(entry.text_params))} (image + text)"),
+        ("GMACs", f"{pair(number(entry.image_gmacs, 2), number(entry.text_gmacs, 2))} (image + text)"),
+        ("licence", entry.licence),
+        ("paper", entry.paper),
+    ]

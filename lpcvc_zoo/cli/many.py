@@ -1,0 +1,91 @@
+"""``sweep`` and ``report``: the main job over many models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lpcvc_zoo.cli.shared import AsJson, TextLength, Threads, out, print_json, split
+from lpcvc_zoo.errors import ZooError
+
+
+def sweep(
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Names with wildcards, entry.tag, or !pattern to leave out. Repeat, or use commas."
+        ),
+    ] = None,
+    target: Annotated[list[str] | None, typer.Option(help="Where to measure. Repeatable.")] = None,
+    device: Annotated[str | None, typer.Option(help="A device of the target, where it has several.")] = None,
+    contract: Annotated[list[str] | None, typer.Option(help="Form of the inputs. Repeatable.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
+    text_length: TextLength = None,
+    dataset: Annotated[str, typer.Option(help="What to score on.")] = "photos",
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the ledger and the report.")] = Path(
+        "results"
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="Only the few small models.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Measure again what is done.")] = False,
+    jobs: Annotated[int | None, typer.Option(help="Exports beside each other.")] = None,
+    threads: Threads = None,
+    evaluate_untrained: Annotated[
+        bool, typer.Option("--evaluate-untrained", help="Score untrained models too; their recall is chance.")
+    ] = False,
+    fail_on_error: Annotated[
+        bool, typer.Option("--fail-on-error", help="Exit with 1 if any model failed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Export, measure, score and plot many models, cheapest first. Run again to go on after a stop."""
+    from pydantic import ValidationError
+
+    from lpcvc_zoo.bench.sweep import SweepOptions, run
+
+    given = {
+        "models": split(models),
+        "targets": split(target) or ("onnxruntime",),
+        "contracts": split(contract) or ("lpcvc2026",),
+        "precisions": split(precision) or ("float",),
+        "device": device,
+        "text_length": text_length,
+        "dataset": dataset,
+        "out": folder,
+        "quick": quick,
+        "force": force,
+        "jobs": jobs,
+        "threads": threads,
+        "evaluate_untrained": evaluate_untrained,
+        "fail_on_error": fail_on_error,
+    }
+    try:
+        options = SweepOptions.model_validate(given)
+    except ValidationError as error:
+        problems = "; ".join(f"--{item['loc'][0]}: {item['msg']}" for item in error.errors())
+        raise typer.BadParameter(problems.replace("_", "-")) from None
+    outcome = run(options, console=Console(stderr=True) if as_json else out)
+    if as_json:
+        print_json([row.model_dump(mode="json") for row in outcome.rows])
+    raise typer.Exit(outcome.exit_code(options.fail_on_error))
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a sweep.")] = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of a sweep again from its ledger."""
+    from lpcvc_zoo.bench.ledger import FILE, Ledger
+    from lpcvc_zoo.bench.report import write_report
+
+    if not (folder / FILE).is_file():
+        raise ZooError(f"{folder} has no {FILE}: expected the --out folder of a sweep. Run a sweep first.")
+    with Ledger(folder) as ledger:
+        rows = ledger.rows()
+    write_report(rows, folder)
+    if as_json:
+        print_json([row.model_dump(mode="json") for row in rows])
+        return
+    out.print(f"{len(rows)} rows: {folder / 'report.html'}", highlight=False)

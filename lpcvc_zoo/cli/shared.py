@@ -1,0 +1,66 @@
+"""What the commands share: the console, common options, tables and numbers."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lpcvc_zoo import registry
+from lpcvc_zoo.contract import CONTRACTS
+
+out = Console()
+
+
+def _names(incomplete: str) -> list[str]:
+    return [name for name in registry.list_models() if name.startswith(incomplete)]
+
+
+Name = Annotated[
+    str, typer.Argument(help="An entry, such as mobileclip_s0, or entry.tag.", autocompletion=_names)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
+ContractName = Annotated[
+    str, typer.Option("--contract", help="Form of the inputs.", autocompletion=lambda: list(CONTRACTS))
+]
+TextLength = Annotated[
+    int | None, typer.Option(help="Cut the text sequence to this many tokens inside the graph.")
+]
+Threads = Annotated[int | None, typer.Option(help="Threads of the target; its own choice by default.")]
+TargetName = Annotated[str, typer.Option("--target", help="Where to measure or run.")]
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def split(values: list[str] | None) -> tuple[str, ...]:
+    return tuple(part.strip() for value in values or [] for part in value.split(",") if part.strip())
+
+
+def table(*headers: str) -> Table:
+    """Columns by header; ">" before one puts its numbers to the right. Only the last column may wrap."""
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    for header in headers:
+        made.add_column(
+            header.removeprefix(">"),
+            justify="right" if header.startswith(">") else "left",
+            no_wrap=header != headers[-1],
+            overflow="fold",
+        )
+    return made
+
+
+def millions(count: int | None) -> str:
+    return number(count and count / 1e6, 1)
+
+
+def number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def pair(image: str, text: str) -> str:
+    return "-" if image == text == "-" else f"{image} + {text}"
