@@ -17,6 +17,8 @@ from lpcvc_zoo.targets._process import describe_exit, die_with_parent
 _spawn = multiprocessing.get_context("spawn")  # a fork of a process that has run torch may hang
 
 
+END_TIMEOUT_S = 3.0
+
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
@@ -37,7 +39,10 @@ class _Worker:
         self.process.start()
         theirs.close()  # so that the pipe ends when the worker does
 
-    def kill(self) -> None:
+    def end(self) -> None:
+        """Ask it to end, so that it gives back what it holds of the system; kill it if it doesn't soon."""
+        self.process.terminate()
+        self.process.join(END_TIMEOUT_S)
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -71,7 +76,7 @@ class Workers:
     def close(self) -> None:
         """End all processes, whatever they are doing."""
         for worker in [*self._idle, *self._busy.values()]:
-            worker.kill()
+            worker.end()
         self._idle.clear()
         self._busy.clear()
 
@@ -86,7 +91,7 @@ class Workers:
             worker = self._idle.pop()
             if worker.process.is_alive():
                 return worker
-            worker.kill()
+            worker.end()
         return _Worker(self.threads)
 
     def _collect(self, index: int) -> Done:
@@ -105,6 +110,7 @@ class Workers:
 
 def _serve(connection: Connection, threads: int, parent: int) -> None:
     die_with_parent(parent)
+    signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = str(threads)  # read when the libraries load, which is later
@@ -118,3 +124,7 @@ def _serve(connection: Connection, threads: int, parent: int) -> None:
         except Exception as error:  # a model may fail in any way; the sweep records it
             answer = (None, f"{type(error).__name__}: {error}", traceback.format_exc())
         connection.send(answer)
+
+
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(0)

@@ -106,6 +106,8 @@ def evaluate(
     target: Annotated[
         str | None, typer.Option("--target", help="Score the exported towers there instead of torch.")
     ] = None,
+    images: Annotated[Path | None, typer.Option(help="Where the images of your own dataset are.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a Karpathy JSON; test by default.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Any flaw of the dataset is an error.")] = False,
     save_embeddings: Annotated[Path | None, typer.Option(help="Also write the embeddings (.npz).")] = None,
     as_json: AsJson = False,
@@ -116,9 +118,9 @@ def evaluate(
     from lpcvc_zoo.retrieval.evaluate import CompiledPair
     from lpcvc_zoo.retrieval.evaluate import evaluate as score
 
-    data = load_dataset(dataset, strict=strict)
+    data = load_dataset(dataset, strict=strict, images=images, split=split)
     for problem in data.problems:
-        print(f"warning: {problem}", file=sys.stderr)
+        print(f"{problem.level}: {problem}", file=sys.stderr)
     what: Any
     if target is None:
         what = registry.build(name, contract=contract, text_length=text_length)

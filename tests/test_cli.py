@@ -1,0 +1,172 @@
+"""The command line as a person and as a machine meet it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lpcvc_zoo
+from lpcvc_zoo import registry
+from lpcvc_zoo.cli import main
+
+SMALL = "efficientvit_m0_text_s"
+SAMPLE = ["--contract", "lpcvc2026_sample"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory):
+    """One cache for this file's commands, so that the small model is exported once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LPCVC_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out, said.err
+
+
+def from_json(capsys: pytest.CaptureFixture[str], *arguments: str):
+    status, out, _ = command(capsys, *arguments, "--json")
+    assert status == 0
+    return json.loads(out)
+
+
+def test_list_shows_every_model_whole_in_eighty_columns(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, _ = command(capsys, "list")
+    assert status == 0
+    for name in registry.list_models():
+        assert f"\n{name} " in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_list_filters_and_speaks_json(capsys) -> None:
+    found = from_json(capsys, "list", "mobileclip2*", "--pretrained")
+    assert [entry["name"] for entry in found] == ["mobileclip2_b", "mobileclip2_s0", "mobileclip2_s2"]
+    assert {entry["family"] for entry in from_json(capsys, "list", "--family", "tinyclip")} == {"tinyclip"}
+
+
+def test_list_imports_no_torch() -> None:
+    code = "import sys; from lpcvc_zoo.cli import app; app(['list'], standalone_mode=False)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; print('torch' in sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_show_tells_a_checkpoints_source_licence_and_published_figures(capsys) -> None:
+    _, out, _ = command(capsys, "show", "mobileclip_s0")
+    text = " ".join(out.split())
+    for fact in ("apple/MobileCLIP-S0/mobileclip_s0.pt", "research use only", "67.79 %", "not causal"):
+        assert fact in text
+    assert from_json(capsys, "show", "mobileclip_s0")["pretrained"][0]["tag"] == "datacompdr"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "mobilclip_s0"],
+        ["export", "mobilclip_s0"],
+        ["profile", "mobilclip_s0"],
+        ["evaluate", "mobilclip_s0"],
+        ["sweep", "--models", "mobilclip_s0"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_misspelt_model_is_one_line_with_suggestions_and_no_traceback(capsys, arguments) -> None:
+    status, out, err = command(capsys, *arguments)
+    assert status == 1
+    assert err.startswith("Error: Unknown model 'mobilclip_s0'. Did you mean 'mobileclip_s0'")
+    assert "Traceback" not in out + err
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lpcvc_zoo.cli", "--debug", "show", "nothing"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["export", SMALL, "--contract", "lpcvc2062"], "Did you mean 'lpcvc2026'"),
+        (["export", SMALL, *SAMPLE, "--text-length", "99"], "expected 3 to 77 tokens, got 99"),
+        (["profile", SMALL, "--target", "onnxruntim"], "Did you mean 'onnxruntime'"),
+        (["evaluate", SMALL, "--dataset", "fotos"], "Did you mean 'photos'"),
+        (["evaluate", SMALL, "--dataset", "no/such/folder"], "does not exist"),
+        (["list", "--family", "mobilclip"], "Did you mean 'mobileclip'"),
+        (["report", "no/such/folder"], "Run a sweep first"),
+        (["sweep", "--precision", "flaot"], "Did you mean 'float'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_other_bad_input_says_what_to_do(capsys, arguments, says) -> None:
+    status, _, err = command(capsys, *arguments)
+    assert status == 1
+    assert says in err
+
+
+def test_a_number_out_of_range_is_a_usage_error(capsys) -> None:
+    status, _, err = command(capsys, "sweep", "--jobs", "0")
+    assert status == 2
+    assert "--jobs" in err
+    assert "greater than or equal to 1" in err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(capsys, tmp_path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    status, out, err = command(capsys, "sweep", "--quick", "--out", str(tmp_path / "taken" / "results"))
+    assert status == 1
+    assert "can't be made" in err
+    assert "1/" not in out
+
+
+def test_version_and_completion_are_there(capsys) -> None:
+    status, out, _ = command(capsys, "--version")
+    assert (status, out.strip()) == (0, f"lpcvc-zoo {lpcvc_zoo.__version__}")
+    assert "--install-completion" in command(capsys, "--help")[1]
+
+
+@pytest.mark.slow
+def test_export_profile_evaluate_sweep_and_report_work_together(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    manifest = from_json(capsys, "export", SMALL, *SAMPLE)
+    folder = tmp_path / "exported" / f"{SMALL}-lpcvc2026_sample"
+    assert (folder / manifest["image"]["file"]).is_file()
+    assert manifest["text"]["parity"]["min_cosine"] >= 0.9999
+
+    profiles = from_json(capsys, "profile", SMALL, *SAMPLE, "--threads", "1", "--operators")
+    assert profiles["image"]["threads"] == 1
+    assert profiles["text"]["latency"]["median_ms"] > 0
+    assert profiles["text"]["operators"]
+
+    made = Path("two photos")
+    made.mkdir()
+    for name in ("panda.jpg", "moose.jpg"):
+        photo = Path(lpcvc_zoo.__file__).parent / "data" / "photos" / "images" / name
+        (made / name).write_bytes(photo.read_bytes())
+    captions = "\n".join(f"{name},text {index}." for index in range(6) for name in ("panda.jpg", "moose.jpg"))
+    (made / "captions.csv").write_text(f"image,caption\n{captions}\n")
+    in_torch = from_json(capsys, "evaluate", SMALL, *SAMPLE, "--dataset", str(made))
+    on_onnx = from_json(
+        capsys, "evaluate", SMALL, *SAMPLE, "--dataset", str(made), "--target", "onnxruntime",
+        "--save-embeddings", "e.npz",
+    )  # fmt: skip
+    assert in_torch["recalls"] == on_onnx["recalls"]
+    assert Path("e.npz").is_file()
+
+    rows = from_json(capsys, "sweep", "--models", SMALL, *SAMPLE)
+    assert [(row["entry"], row["weights"], row["error"]) for row in rows] == [(SMALL, "untrained", None)]
+    Path("results/report.html").unlink()
+    assert from_json(capsys, "report")[0]["entry"] == SMALL
+    assert Path("results/report.html").is_file()
