@@ -22,8 +22,8 @@ _WHERE = {
     "TextSpec": "lpcvc_zoo.entry",
     "DualEncoder": "lpcvc_zoo.model",
     "Towers": "lpcvc_zoo.model",
-    "export": "lpcvc_zoo.export.onnx",
-    "load_artifact": "lpcvc_zoo.export.artifact",
+    "export": "lpcvc_zoo.exporting.onnx",
+    "load_artifact": "lpcvc_zoo.exporting.artifact",
     "evaluate": "lpcvc_zoo.retrieval.evaluate",
     "load_dataset": "lpcvc_zoo.retrieval.datasets",
     "recall_at_k": "lpcvc_zoo.retrieval.metrics",
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from lpcvc_zoo.contract import Contract, get_contract
     from lpcvc_zoo.entry import Entry, Preprocessing, Pretrained, TextSpec
     from lpcvc_zoo.errors import ZooError
-    from lpcvc_zoo.export.artifact import load_artifact
-    from lpcvc_zoo.export.onnx import export
+    from lpcvc_zoo.exporting.artifact import load_artifact
+    from lpcvc_zoo.exporting.onnx import export
     from lpcvc_zoo.model import DualEncoder, Towers
     from lpcvc_zoo.registry import build, get_entry, list_models
     from lpcvc_zoo.retrieval.datasets import load_dataset

@@ -18,7 +18,7 @@ from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.bench.steps import Tools
 from lpcvc_zoo.entry import Entry
 from lpcvc_zoo.errors import DatasetError, TargetError
-from lpcvc_zoo.export.artifact import FILES, MANIFEST, Artifact, Manifest, Parity, TowerFile
+from lpcvc_zoo.exporting.artifact import FILES, MANIFEST, Artifact, Manifest, Parity, TowerFile
 from lpcvc_zoo.files import sha256_of, write_text
 from lpcvc_zoo.retrieval.metrics import Recall, Scores
 from lpcvc_zoo.retrieval.records import Problem, RetrievalDataset

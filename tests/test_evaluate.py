@@ -19,8 +19,8 @@ from lpcvc_zoo.bench.steps import Tools
 from lpcvc_zoo.contract import CONTRACTS, TOWERS, Tower, get_contract
 from lpcvc_zoo.data import PHOTOS
 from lpcvc_zoo.errors import ContractError, DatasetError
-from lpcvc_zoo.export.artifact import Artifact
-from lpcvc_zoo.export.onnx import export
+from lpcvc_zoo.exporting.artifact import Artifact
+from lpcvc_zoo.exporting.onnx import export
 from lpcvc_zoo.model import DualEncoder
 from lpcvc_zoo.retrieval.datasets import load_dataset
 from lpcvc_zoo.retrieval.evaluate import CompiledPair, evaluate

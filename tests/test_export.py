@@ -15,8 +15,8 @@ from torch import nn
 
 from lpcvc_zoo.contract import CONTRACTS
 from lpcvc_zoo.errors import ExportError
-from lpcvc_zoo.export.artifact import MANIFEST, load_artifact
-from lpcvc_zoo.export.onnx import OPSET, REJECTED, export
+from lpcvc_zoo.exporting.artifact import MANIFEST, load_artifact
+from lpcvc_zoo.exporting.onnx import OPSET, REJECTED, export
 
 
 @pytest.fixture(scope="module", params=CONTRACTS)

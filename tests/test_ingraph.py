@@ -14,7 +14,7 @@ from lpcvc_zoo.contract import get_contract
 from lpcvc_zoo.data import sample_photos
 from lpcvc_zoo.entry import Preprocessing, TextSpec
 from lpcvc_zoo.errors import ContractError
-from lpcvc_zoo.export.onnx import export_module
+from lpcvc_zoo.exporting.onnx import export_module
 from lpcvc_zoo.ingraph import ContentResize, ImageAdapter, TextAdapter, resizer
 from lpcvc_zoo.preprocess import tokenize
 

@@ -13,7 +13,7 @@ import lpcvc_zoo
 from lpcvc_zoo.bench.ledger import Ledger, now
 from lpcvc_zoo.bench.plan import UNTRAINED, Cell
 from lpcvc_zoo.bench.row import ResultRow
-from lpcvc_zoo.export.artifact import Artifact, load_artifact
+from lpcvc_zoo.exporting.artifact import Artifact, load_artifact
 from lpcvc_zoo.files import sha256_of
 from lpcvc_zoo.retrieval.metrics import Scores
 from lpcvc_zoo.targets.base import TOWERS, Compiled, Profile, Target, Tower
@@ -26,7 +26,7 @@ M = TypeVar("M", bound=BaseModel)
 
 def export_in_worker(entry: str, weights: str, contract: str, text_length: int | None) -> str:
     """Export a model, or find it in the cache; returns the artifact's folder."""
-    from lpcvc_zoo.export.cache import cached_export
+    from lpcvc_zoo.exporting.cache import cached_export
 
     artifact = cached_export(
         entry, pretrained=_pretrained(weights), contract=contract, text_length=text_length
@@ -37,7 +37,7 @@ def export_in_worker(entry: str, weights: str, contract: str, text_length: int |
 def export_preprocessing_in_worker(entry: str, weights: str, contract: str) -> str:
     """Export the in-graph image preprocessing of a model alone; returns the file's path."""
     from lpcvc_zoo.contract import get_contract
-    from lpcvc_zoo.export.cache import cached_preprocessing
+    from lpcvc_zoo.exporting.cache import cached_preprocessing
     from lpcvc_zoo.registry import get_entry
 
     found = get_entry(entry)
@@ -47,7 +47,7 @@ def export_preprocessing_in_worker(entry: str, weights: str, contract: str) -> s
 
 def export_id(entry: str, weights: str, contract: str, text_length: int | None) -> str:
     """Identifies an export by everything that shapes it, without making it."""
-    from lpcvc_zoo.export.cache import export_key
+    from lpcvc_zoo.exporting.cache import export_key
 
     return export_key(entry, pretrained=_pretrained(weights), contract=contract, text_length=text_length)
 

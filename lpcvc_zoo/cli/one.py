@@ -38,7 +38,7 @@ def export(
 ) -> None:
     """Export both towers to ONNX, check them against torch, and write a manifest."""
     registry.get_entry(name)  # a misspelt name should not wait for torch
-    from lpcvc_zoo.export.onnx import export as export_model
+    from lpcvc_zoo.exporting.onnx import export as export_model
 
     folder = folder or Path("exported") / f"{name}-{contract}"
     model = registry.build(name, contract=contract, fuse=fuse, text_length=text_length)
@@ -76,7 +76,7 @@ def profile(
     """Measure both towers on a target: latency, load time, memory."""
     registry.get_entry(name)
     from lpcvc_zoo.bench.locks import busy_machine, quiet_machine
-    from lpcvc_zoo.export.cache import cached_export
+    from lpcvc_zoo.exporting.cache import cached_export
     from lpcvc_zoo.targets import get_target
 
     where = get_target(target, threads=threads, operators=operators or None)
@@ -126,7 +126,7 @@ def evaluate(
         what = registry.build(name, contract=contract, text_length=text_length)
         weights = what.weights
     else:
-        from lpcvc_zoo.export.cache import cached_export
+        from lpcvc_zoo.exporting.cache import cached_export
         from lpcvc_zoo.targets import get_target
 
         artifact = cached_export(name, contract=contract, text_length=text_length)

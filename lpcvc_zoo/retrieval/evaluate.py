@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lpcvc_zoo.contract import TOWERS, Contract, Tower, get_contract
 from lpcvc_zoo.errors import ContractError
-from lpcvc_zoo.export.artifact import Artifact
+from lpcvc_zoo.exporting.artifact import Artifact
 from lpcvc_zoo.retrieval import embed, metrics
 from lpcvc_zoo.retrieval.datasets import load_dataset
 from lpcvc_zoo.retrieval.metrics import Scores

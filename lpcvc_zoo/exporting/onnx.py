@@ -16,7 +16,7 @@ import numpy as np
 from lpcvc_zoo.contract import Contract, Tower
 from lpcvc_zoo.data import sample_captions, sample_photos
 from lpcvc_zoo.errors import ExportError
-from lpcvc_zoo.export.artifact import FILES, MANIFEST, Artifact, Manifest, Parity, TowerFile
+from lpcvc_zoo.exporting.artifact import FILES, MANIFEST, Artifact, Manifest, Parity, TowerFile
 from lpcvc_zoo.files import sha256_of, write_text, written_whole
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from lpcvc_zoo import registry
 from lpcvc_zoo.contract import Contract, get_contract
 from lpcvc_zoo.errors import ExportError
-from lpcvc_zoo.export.artifact import Artifact, load_artifact
-from lpcvc_zoo.export.onnx import OPSET, export, export_module, parity_inputs, tool_versions
+from lpcvc_zoo.exporting.artifact import Artifact, load_artifact
+from lpcvc_zoo.exporting.onnx import OPSET, export, export_module, parity_inputs, tool_versions
 from lpcvc_zoo.files import cache_dir, sha256_of
 
 if TYPE_CHECKING:
@@ -138,5 +138,5 @@ def _own_code() -> str:
     """Hash of this package's code that shapes a graph, so that editing it never serves a stale export."""
     package = Path(__file__).parent.parent
     shaping = [package / name for name in ("ingraph.py", "model.py", "fuse.py", "registry.py")]
-    shaping += sorted((package / "backbones").glob("*.py")) + sorted((package / "export").glob("*.py"))
+    shaping += sorted((package / "backbones").glob("*.py")) + sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in shaping)).hexdigest()
