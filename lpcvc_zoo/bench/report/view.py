@@ -1,0 +1,89 @@
+"""What the picture and the page share: names, colours, and where a row stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lpcvc_zoo.bench.pareto import Group
+from lpcvc_zoo.bench.row import ResultRow
+
+# Distinct for colour-blind eyes (Okabe and Ito's set, its pale ones darkened) and visible on white and on
+# near-black. Markers differ too; 7 colours and 8 markers make 56 families before a pair comes again.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#C98500", "#3D9BCB", "#7F7F7F")
+INK, SOFT, GRID, ALARM = "#1b1f24", "#57606a", "#e4e7eb", "#B3261E"  # of the picture, on white
+MARKERS = (
+    ("o", "circle"), ("s", "square"), ("D", "diamond"), ("^", "triangle-up"),
+    ("v", "triangle-down"), ("p", "pentagon"), ("h", "hexagon"), ("P", "cross"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a family is drawn: colour, and marker by matplotlib's and by plotly's name."""
+
+    colour: str
+    marker: str
+    symbol: str
+
+
+def styles(rows: Iterable[ResultRow]) -> dict[str, Style]:
+    """A style for each family, by the family's place in the alphabet."""
+    families = sorted({row.family for row in rows})
+    return {
+        family: Style(COLOURS[place % len(COLOURS)], *MARKERS[place % len(MARKERS)])
+        for place, family in enumerate(families)
+    }
+
+
+def names(rows: Sequence[ResultRow]) -> list[str]:
+    """A name for each row, short but different: what tells two rows apart is added only where it must be."""
+    found = [_model(row) for row in rows]
+    details = (
+        lambda row: row.precision,
+        lambda row: f"{row.text_length} tokens" if row.text_length else "",
+        lambda row: "+".join(row.rewrites),
+        lambda row: f"{row.target} on {row.device}",
+        lambda row: row.contract,
+    )
+    for detail in details:
+        count = Counter(found)
+        for name in [name for name, times in count.items() if times > 1]:
+            places = [place for place, other in enumerate(found) if other == name]
+            if len({detail(rows[place]) for place in places}) > 1:
+                for place in places:
+                    found[place] = f"{name}, {detail(rows[place])}" if detail(rows[place]) else name
+    return found
+
+
+def _model(row: ResultRow) -> str:
+    name = f"{row.entry}.{row.weights.split('@')[0]}" if row.trained else row.entry
+    return name if row.precision == "float" else f"{name}, {row.precision}"
+
+
+def height(group: Group, row: ResultRow) -> float | None:
+    """A row's recall in the picture: measured, or chance for an untrained model; None for neither."""
+    recall = group.recall(row)
+    if recall is not None:
+        return recall.value
+    return None if row.trained else group.chance
+
+
+def parts(row: ResultRow) -> tuple[float, float, float] | None:
+    """Milliseconds of (image encoder alone, in-graph preprocessing, text encoder); their sum is the total.
+
+    The preprocessing is 0 where it was not measured by itself: it is then inside the first part. Measured
+    by itself it may, by noise, exceed the whole image tower; then it is cut to that.
+    """
+    if row.image_ms is None or row.text_ms is None:
+        return None
+    preprocessing = min(row.preprocess_ms or 0.0, row.image_ms)
+    return row.image_ms - preprocessing, preprocessing, row.text_ms
+
+
+def milliseconds(value: float) -> str:
+    """Short, with two or three digits that matter: 0.42, 5.6, 124."""
+    if value < 0.995:
+        return f"{value:.2f}"
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
