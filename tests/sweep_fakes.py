@@ -122,6 +122,11 @@ def export_id(name: str, weights: str, contract: str, text_length: int | None) -
     return f"{name} {weights} {contract} {text_length}"
 
 
+def weights(found: Entry, pretrained: bool | None) -> str:
+    """As if no checkpoint were on this machine."""
+    return found.pretrained[0].tag if pretrained and found.pretrained else "untrained"
+
+
 class FakeTarget:
     """Its latency is the length of the file's text, so that every run gives the same rows."""
 
@@ -204,6 +209,7 @@ TOOLS = Tools(
     export=export,
     export_preprocessing=export_preprocessing,
     export_id=export_id,
+    weights=weights,
     load_dataset=load_dataset,
     fingerprint=fingerprint,
     chance=chance,

@@ -96,6 +96,25 @@ def test_a_tag_in_a_pattern_chooses_published_weights() -> None:
     assert [(found.name, weights) for found, weights in select(entries, ["*.*"])] == [("delta", "big_data")]
 
 
+def test_a_pattern_takes_each_models_usual_weights_and_an_exclusion_any() -> None:
+    entries = [entry("delta", 1.0, pretrained=(TAG,)), entry("epsilon", 2.0)]
+
+    def usual(found: Entry) -> str:
+        return found.pretrained[0].tag if found.pretrained else "untrained"
+
+    assert [pair[1] for pair in select(entries, weights=usual)] == ["big_data", "untrained"]
+    assert [pair[1] for pair in select(entries, ["delta", "delta.*"], weights=usual)] == ["big_data"]
+    assert names(select(entries, ["!delta"], weights=usual)) == ["epsilon"]
+    assert names(select(entries, ["!delta.big*"], weights=usual)) == ["epsilon"]
+
+
+def test_an_entry_that_needs_a_checkpoint_is_left_out_untrained_unless_named_in_full() -> None:
+    entries = [entry("delta", 1.0), entry("delta_auto", 2.0, make_for=dict, pretrained=(TAG,))]
+    assert names(select(entries, ["delta*"])) == ["delta"]
+    assert names(select(entries, ["delta_auto"])) == ["delta_auto"]
+    assert names(select(entries, ["delta*"], weights=lambda found: "big_data")) == ["delta", "delta_auto"]
+
+
 @pytest.mark.parametrize("pattern", ["alhpa_small", "!alhpa_small"])
 def test_a_pattern_without_a_match_suggests_names(pattern: str) -> None:
     with pytest.raises(UnknownNameError, match="'alpha_small'"):

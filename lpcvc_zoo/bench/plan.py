@@ -105,39 +105,48 @@ def digest(facts: dict[str, Any]) -> str:
 
 
 def select(
-    entries: Iterable[Entry], patterns: Sequence[str] = (), *, quick: bool = False
+    entries: Iterable[Entry],
+    patterns: Sequence[str] = (),
+    *,
+    quick: bool = False,
+    weights: Callable[[Entry], str] = lambda entry: UNTRAINED,
 ) -> list[tuple[Entry, str]]:
     """The (entry, weights) pairs that patterns choose, cheapest first.
 
-    A pattern is a name with ``*``, ``?`` or ``[...]``: ``mobileclip*`` chooses untrained models,
-    ``mobileclip_s0.datacompdr`` or ``*.*`` published checkpoints; ``!efficientvit*`` takes away. Without a
-    choosing pattern all entries of the default sweep are chosen, untrained. ``quick`` keeps the few small
-    ones. UnknownNameError where a pattern matches nothing.
+    A pattern is a name with ``*``, ``?`` or ``[...]``: ``mobileclip*`` chooses models with what ``weights``
+    says of each ("untrained", or a checkpoint's tag), ``mobileclip_s0.datacompdr`` or ``*.*`` published
+    checkpoints; ``!efficientvit*`` takes away. Without a choosing pattern all entries of the default sweep
+    are chosen. ``quick`` keeps the few small ones. An entry that exists only with a checkpoint is not chosen
+    untrained unless named in full. UnknownNameError where a pattern matches nothing.
     """
     entries = list(entries)
-    chosen: dict[str, tuple[Entry, str]] = {}
     wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
-    if not wanted:
-        chosen = {entry.name: (entry, UNTRAINED) for entry in entries if entry.default_sweep}
-    for pattern in wanted:
-        found = _matching(entries, pattern)
-        if not found:
+    unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    for pattern in (*wanted, *unwanted):
+        if not any(_matches(pattern, pair) for entry in entries for pair in _all_weights(entry)):
             raise UnknownNameError("model", pattern, _names(entries), "See `lpcvc-zoo list`.")
-        chosen.update(found)
-    for pattern in patterns:
-        if pattern.startswith("!"):
-            gone = _matching(entries, pattern[1:])
-            if not gone:
-                raise UnknownNameError("model", pattern[1:], _names(entries), "See `lpcvc-zoo list`.")
-            chosen = {name: pair for name, pair in chosen.items() if name not in gone}
-    pairs = [pair for pair in chosen.values() if pair[0].quick or not quick]
+    chosen: dict[tuple[str, str], tuple[Entry, str]] = {}
+    for entry in entries:
+        usual = (entry, weights(entry))
+        for pair in _all_weights(entry):
+            if any(_matches(pattern, pair) for pattern in wanted if "." in pattern):
+                chosen[entry.name, pair[1]] = pair
+        plain = [pattern for pattern in wanted if "." not in pattern and fnmatchcase(entry.name, pattern)]
+        incomplete = usual[1] == UNTRAINED and entry.make_for is not None and entry.name not in plain
+        if (plain and not incomplete) or (not wanted and entry.default_sweep):
+            chosen[entry.name, usual[1]] = usual
+    pairs = [
+        pair
+        for pair in chosen.values()
+        if not any(_matches(pattern, pair) for pattern in unwanted) and (pair[0].quick or not quick)
+    ]
     if not pairs:
         raise ZooError(
             "No model is left to sweep: expected at least one, "
             + (
                 "none of the chosen ones is in the quick set. Leave out --quick."
                 if quick
-                else "all are excluded."
+                else "all are excluded or need a checkpoint."
             )
         )
     return sorted(pairs, key=lambda pair: (pair[0].cost, pair[0].name, pair[1]))
@@ -187,15 +196,12 @@ def _names(entries: Sequence[Entry]) -> list[str]:
     return [entry.name for entry in entries] + tagged
 
 
-def _matching(entries: Sequence[Entry], pattern: str) -> dict[str, tuple[Entry, str]]:
+def _all_weights(entry: Entry) -> list[tuple[Entry, str]]:
+    return [(entry, UNTRAINED), *((entry, record.tag) for record in entry.pretrained)]
+
+
+def _matches(pattern: str, pair: tuple[Entry, str]) -> bool:
+    """A pattern without a tag matches whatever the weights, one with a tag only such checkpoints."""
     name, dot, tag = pattern.partition(".")
-    found: dict[str, tuple[Entry, str]] = {}
-    for entry in entries:
-        if not fnmatchcase(entry.name, name):
-            continue
-        if not dot:
-            found[entry.name] = (entry, UNTRAINED)
-        for record in entry.pretrained if dot else ():
-            if fnmatchcase(record.tag, tag):
-                found[f"{entry.name}.{record.tag}"] = (entry, record.tag)
-    return found
+    entry, weights = pair
+    return fnmatchcase(entry.name, name) and (not dot or (weights != UNTRAINED and fnmatchcase(weights, tag)))

@@ -19,6 +19,7 @@ from lpcvc_zoo.retrieval.metrics import Scores
 from lpcvc_zoo.targets.base import TOWERS, Compiled, Profile, Target, Tower
 
 if TYPE_CHECKING:
+    from lpcvc_zoo.entry import Entry
     from lpcvc_zoo.retrieval.records import RetrievalDataset
 
 M = TypeVar("M", bound=BaseModel)
@@ -50,6 +51,22 @@ def export_id(entry: str, weights: str, contract: str, text_length: int | None) 
     from lpcvc_zoo.exporting.cache import export_key
 
     return export_key(entry, pretrained=_pretrained(weights), contract=contract, text_length=text_length)
+
+
+def weights(entry: Entry, pretrained: bool | None) -> str:
+    """What a sweep uses of an entry: a checkpoint's tag, or "untrained".
+
+    ``pretrained=True``: the default checkpoint, fetched if need be; ``None``: the first one that is on this
+    machine already, found without a network; ``False``: none.
+    """
+    if pretrained is False or not entry.pretrained:
+        return UNTRAINED
+    if pretrained:
+        return entry.pretrained[0].tag
+    from lpcvc_zoo.weights.fetch import find_cached
+
+    here = (record.tag for record in entry.pretrained if find_cached(record) is not None)
+    return next(here, UNTRAINED)
 
 
 def load_dataset(name: str) -> RetrievalDataset:
@@ -97,6 +114,7 @@ class Tools:
     export: Callable[[str, str, str, int | None], str] = export_in_worker
     export_preprocessing: Callable[[str, str, str], str] = export_preprocessing_in_worker
     export_id: Callable[[str, str, str, int | None], str] = export_id
+    weights: Callable[[Entry, bool | None], str] = weights
     load_dataset: Callable[[str], RetrievalDataset] = load_dataset
     fingerprint: Callable[[RetrievalDataset], str] = fingerprint
     chance: Callable[[RetrievalDataset, str], float] = chance

@@ -40,6 +40,8 @@ REPORT_FILES = ("report.html", "pareto.png", "pareto.svg", "results.csv", "resul
 class SweepOptions(BaseModel):
     """What to sweep and how. ``models`` are patterns as in ``plan.select``; None means the default.
 
+    ``pretrained``: published weights always (True), never (False), or where they are on this machine (None).
+
     ``jobs`` exports run beside each other (default: one a CPU, four at most); ``threads`` are the target's.
     """
 
@@ -54,6 +56,7 @@ class SweepOptions(BaseModel):
     dataset: str = "photos"
     out: Path = Path("results")
     quick: bool = False
+    pretrained: bool | None = None
     force: bool = False
     jobs: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)
@@ -120,7 +123,12 @@ def _cells(
         targets = [
             get_target(name, device=options.device, threads=options.threads) for name in options.targets
         ]
-    models = select(entries, options.models, quick=options.quick)
+    models = select(
+        entries,
+        options.models,
+        quick=options.quick,
+        weights=lambda entry: tools.weights(entry, options.pretrained),
+    )
     dataset = tools.load_dataset(options.dataset)  # its chance is stated also where nothing is scored
     cells = plan(
         models,

@@ -29,6 +29,13 @@ def sweep(
         "results"
     ),
     quick: Annotated[bool, typer.Option("--quick", help="Only the few small models.")] = False,
+    pretrained: Annotated[
+        bool | None,
+        typer.Option(
+            "--pretrained/--untrained",
+            help="Published weights, fetched if need be, or none; by default those on this machine.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure again what is done.")] = False,
     jobs: Annotated[int | None, typer.Option(help="Exports beside each other.")] = None,
     threads: Threads = None,
@@ -55,6 +62,7 @@ def sweep(
         "dataset": dataset,
         "out": folder,
         "quick": quick,
+        "pretrained": pretrained,
         "force": force,
         "jobs": jobs,
         "threads": threads,
