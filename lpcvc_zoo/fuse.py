@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lpcvc_zoo.model import Towers
 
@@ -61,26 +62,30 @@ def fold_batch_norms(module: nn.Module, example: Tensor) -> None:
     """Fold each BatchNorm into the convolution whose output it, and nothing else, was seen to take.
 
     Which convolution feeds which norm is observed while running ``example``: names and the order of
-    definition would only be guesses.
+    definition would only be guesses. Layers that run more than once (shared ones) stay as they are, and so
+    do convolutions of a derived class, which may change their weights as they run.
     """
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # keeping the tensor keeps its id from being reused
     pairs: dict[nn.Module, tuple[nn.Conv2d, int]] = {}
+    runs: Counter[nn.Module] = Counter()
     uses = _Uses()
 
     def on_conv(conv: nn.Module, _: Any, output: Tensor) -> None:
+        runs[conv] += 1
         made[id(output)] = (cast(nn.Conv2d, conv), output)
         uses.count[id(output)] = 0  # an earlier tensor, gone by now, may have had the same id
 
     def on_norm(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        runs[norm] += 1
         if id(inputs[0]) in made:
             pairs[norm] = (made[id(inputs[0])][0], id(inputs[0]))
 
     handles = [
         part.register_forward_hook(on_conv)
-        if isinstance(part, nn.Conv2d)
+        if type(part) is nn.Conv2d
         else part.register_forward_pre_hook(on_norm)
         for part in module.modules()
-        if isinstance(part, nn.Conv2d | nn.BatchNorm2d)
+        if type(part) is nn.Conv2d or isinstance(part, nn.BatchNorm2d)
     ]
     try:
         with uses:
@@ -89,7 +94,7 @@ def fold_batch_norms(module: nn.Module, example: Tensor) -> None:
         for handle in handles:
             handle.remove()
     for norm, (conv, output) in pairs.items():
-        if uses.count[output] == 1:
+        if uses.count[output] == runs[conv] == runs[norm] == 1:
             _replace(module, conv, fuse_conv_bn_eval(conv, cast(nn.BatchNorm2d, norm)))
             _replace(module, norm, _left_of(norm))
 
@@ -104,7 +109,8 @@ class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        self.count.update({id(argument) for argument in args if isinstance(argument, Tensor)})
+        leaves = tree_leaves((args, kwargs))  # cat and stack take their tensors in a list
+        self.count.update({id(leaf) for leaf in leaves if isinstance(leaf, Tensor)})
         return func(*args, **(kwargs or {}))
 
 

@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 from zlib import crc32
 
 from lpcvc_zoo import backbones
@@ -27,8 +27,19 @@ from lpcvc_zoo.errors import RegistryError, UnknownNameError, WeightsError
 
 if TYPE_CHECKING:
     from lpcvc_zoo.model import DualEncoder, Towers
+    from lpcvc_zoo.weights.load import Checkpoint, Choice
 
 GROUP = "lpcvc_zoo.backbones"
+
+
+class BuildOptions(TypedDict, total=False):
+    """The options of ``build``, for those that pass them on."""
+
+    pretrained: Choice
+    contract: str | Contract
+    fuse: bool
+    image_size: int | None
+    text_length: int | None
 
 
 @dataclass(frozen=True)
@@ -82,31 +93,74 @@ def plugin_problems() -> tuple[str, ...]:
 def build(
     name: str,
     *,
-    pretrained: bool | str = False,
+    pretrained: Choice = False,
     contract: str | Contract = "lpcvc2026",
     fuse: bool = True,
+    image_size: int | None = None,
     text_length: int | None = None,
 ) -> DualEncoder:
     """A model by name, under a contract, in eval mode.
 
-    Untrained by default, with the same weights every time. ``fuse`` folds reparameterisable branches and
-    BatchNorm, for inference; leave it off to train. ``text_length`` cuts the text sequence to that many
-    tokens inside the graph (the contract's shape stays): exact for causal towers, a trade for others.
+    ``pretrained``: False for untrained weights that are the same every time; True for the entry's first
+    published checkpoint; a tag; ``"hf-hub:org/repo[@revision]"``; the path of a checkpoint in any published
+    layout; or several of these, averaged: a list, or a mapping with each one's share. A tag may also stand in
+    the name: ``"mobileclip_s0.datacompdr"``.
 
-    UnknownNameError for an unknown model, tag or contract; ContractError for a text length out of range.
+    ``fuse`` folds reparameterisable branches and BatchNorm, for inference; leave it off to train.
+    ``image_size`` is the tower's own input size where another than the entry's is wanted: positions are
+    interpolated. ``text_length`` cuts the text sequence to that many tokens inside the graph (the contract's
+    shape stays): exact for causal towers, a trade for others.
+
+    UnknownNameError for an unknown model, tag or contract; WeightsError for a checkpoint that can't be had,
+    read or fitted; ContractError for an image size or text length that the towers can't take.
     """
     entry = get_entry(name)
     resolved = contract if isinstance(contract, Contract) else get_contract(contract)
-    tag = name.partition(".")[2]
-    if tag or pretrained:
-        raise WeightsError(f"{entry.name}: loading published checkpoints is not built yet.")
+    choice = chosen_weights(name, pretrained)
     from lpcvc_zoo.fuse import fuse as fuse_towers
     from lpcvc_zoo.model import DualEncoder
 
-    towers = untrained(entry)
+    checkpoint = None
+    if choice is not False:
+        from lpcvc_zoo.weights.load import load
+
+        checkpoint = load(entry, choice)
+    towers = _towers(entry, checkpoint)
+    if image_size is not None and image_size != entry.image_size:
+        from lpcvc_zoo.backbones._sized import set_image_size
+
+        set_image_size(towers, image_size, what=entry.name)
+        entry = entry.model_copy(update={"image_size": image_size})
+    if checkpoint is not None:
+        checkpoint.load_into(towers)
     if fuse:
         fuse_towers(towers, entry.image_size, entry.text.context_length)
-    return DualEncoder(towers, entry, resolved, entry.preprocessing, text_length=text_length).eval()
+    return DualEncoder(
+        towers,
+        entry,
+        resolved,
+        checkpoint.preprocessing if checkpoint else entry.preprocessing,
+        text_length=text_length,
+        weights=checkpoint.label if checkpoint else "untrained",
+    ).eval()
+
+
+def chosen_weights(name: str, pretrained: Choice) -> Choice:
+    """What ``name`` and ``pretrained`` ask for together; WeightsError where they name two things."""
+    tag = name.partition(".")[2]
+    if tag and pretrained not in (False, True, tag):
+        raise WeightsError(
+            f"{name!r} names the checkpoint {tag!r} and pretrained= names {pretrained!r}. Leave one out."
+        )
+    return tag or pretrained
+
+
+def _towers(entry: Entry, checkpoint: Checkpoint | None) -> Towers:
+    """Towers for a checkpoint to be loaded into: sized by it where only it knows the sizes."""
+    if checkpoint is None or entry.make_for is None:
+        return untrained(entry)
+    towers: Towers = entry.make_for(checkpoint.shapes)
+    return towers.eval()
 
 
 def untrained(entry: Entry) -> Towers:
@@ -116,7 +170,8 @@ def untrained(entry: Entry) -> Towers:
     from lpcvc_zoo.model import Towers
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(crc32(entry.name.encode()))
+        # Not torch.manual_seed: it would seed a GPU as well, which fork_rng is not asked to restore.
+        torch.default_generator.manual_seed(crc32(entry.name.encode()))
         towers = entry.make()
     if not isinstance(towers, Towers):
         raise RegistryError(
@@ -140,7 +195,7 @@ def _found() -> _Found:
         owner = _distribution(point)
         try:
             _add(_loaded(point), owner, entries, owners)
-        except Exception as error:  # a plugin may raise anything
+        except (Exception, SystemExit) as error:  # a plugin may raise anything
             problems.append(f"{owner} ({point.value}): {type(error).__name__}: {error}")
     return _Found(entries, tuple(problems))
 

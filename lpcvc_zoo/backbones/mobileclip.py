@@ -100,7 +100,8 @@ def _entry(
 ENTRIES = (
     _entry(
         "mobileclip_s0", (11_406_976, 42_441_216, 2.393, 1.318), make_s0, 256,
-        _v1("datacompdr", (67.79, 85.90, 58.74), repo="apple/MobileCLIP-S0", file="mobileclip_s0.pt"),
+        _v1("datacompdr", (67.79, 85.90, 58.74), repo="apple/MobileCLIP-S0", file="mobileclip_s0.pt",
+            revision="3d22d55fff32f091c79bf0f762198c72aa5b760f"),
         quick=True,
     ),
     _entry(

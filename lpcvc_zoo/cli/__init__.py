@@ -43,7 +43,7 @@ def _root(
 
 
 app.command("list")(look.list_)
-for command in (look.show, one.export, one.profile, one.evaluate, many.sweep, many.report):
+for command in (look.show, look.fetch, one.export, one.profile, one.evaluate, many.sweep, many.report):
     app.command()(command)
 
 

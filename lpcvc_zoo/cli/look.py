@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from lpcvc_zoo import registry
-from lpcvc_zoo.cli.shared import AsJson, Name, millions, number, out, pair, print_json, table
+from lpcvc_zoo.cli.shared import AsJson, Name, millions, names_from, number, out, pair, print_json, table
 from lpcvc_zoo.entry import Entry, Pretrained
+from lpcvc_zoo.errors import WeightsError
 
 
 def list_(
@@ -59,6 +60,39 @@ def show(name: Name, as_json: AsJson = False) -> None:
     for record in entry.pretrained:
         out.print(f"\n[bold]{entry.name}.{record.tag}[/bold]")
         out.print(_grid(_checkpoint(record)))
+
+
+def fetch(
+    names: Annotated[
+        list[str], typer.Argument(help="NAME or NAME.tag; several at once.", autocompletion=names_from)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Download published checkpoints ahead, for a machine that will have no network."""
+    chosen = [(name, registry.get_entry(name)) for name in names]  # all names are checked first
+    from lpcvc_zoo.weights.fetch import fetch as fetch_checkpoint
+    from lpcvc_zoo.weights.fetch import sha_of
+    from lpcvc_zoo.weights.load import notice, record_of
+
+    fetched: dict[str, dict[str, str]] = {}
+    failed = False
+    for name, entry in chosen:
+        record = record_of(entry, name.partition(".")[2] or True)
+        assert record is not None
+        try:
+            path = fetch_checkpoint(record, model=entry.name)
+        except WeightsError as error:  # the others may still be had
+            failed = True
+            print(f"Error: {error}", file=sys.stderr)
+            continue
+        notice(entry.name, record)
+        model = f"{entry.name}.{record.tag}"
+        fetched[model] = {"path": str(path), "sha": sha_of(path)}
+        if not as_json:
+            out.print(f"{model}: {path}", highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(fetched)
+    raise typer.Exit(int(failed))
 
 
 def _grid(facts: list[tuple[str, str]]) -> Table:

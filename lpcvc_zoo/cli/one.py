@@ -13,10 +13,12 @@ from lpcvc_zoo import registry
 from lpcvc_zoo.cli.shared import (
     AsJson,
     ContractName,
+    ImageSize,
     Name,
     TargetName,
     TextLength,
     Threads,
+    Weights,
     number,
     out,
     print_json,
@@ -32,6 +34,8 @@ def export(
     name: Name,
     folder: Annotated[Path | None, typer.Option("--out", help="Default: exported/NAME-CONTRACT.")] = None,
     contract: ContractName = "lpcvc2026",
+    pretrained: Weights = None,
+    image_size: ImageSize = None,
     text_length: TextLength = None,
     fuse: Annotated[bool, typer.Option(help="Fold branches and BatchNorm into the convolutions.")] = True,
     as_json: AsJson = False,
@@ -41,7 +45,9 @@ def export(
     from lpcvc_zoo.exporting.onnx import export as export_model
 
     folder = folder or Path("exported") / f"{name}-{contract}"
-    model = registry.build(name, contract=contract, fuse=fuse, text_length=text_length)
+    options = _options(pretrained, contract, image_size, text_length)
+    options["fuse"] = fuse
+    model = registry.build(name, **options)
     with out.status(f"exporting {name}"):
         manifest = export_model(model, folder, fused=fuse).manifest
     if as_json:
@@ -67,6 +73,8 @@ def export(
 def profile(
     name: Name,
     contract: ContractName = "lpcvc2026",
+    pretrained: Weights = None,
+    image_size: ImageSize = None,
     text_length: TextLength = None,
     target: TargetName = "onnxruntime",
     threads: Threads = None,
@@ -79,9 +87,10 @@ def profile(
     from lpcvc_zoo.exporting.cache import cached_export
     from lpcvc_zoo.targets import get_target
 
+    options = _options(pretrained, contract, image_size, text_length)
     where = get_target(target, threads=threads, operators=operators or None)
     with out.status(f"exporting {name}"), busy_machine():
-        artifact = cached_export(name, contract=contract, text_length=text_length)
+        artifact = cached_export(name, **options)
     with out.status(f"measuring {name}"), quiet_machine():
         profiles = {tower: where.profile(where.compile(artifact.path(tower), tower)) for tower in TOWERS}
     if as_json:
@@ -102,6 +111,8 @@ def evaluate(
     name: Name,
     dataset: Annotated[str, typer.Option(help="A registered name, or a path to your own.")] = "photos",
     contract: ContractName = "lpcvc2026",
+    pretrained: Weights = None,
+    image_size: ImageSize = None,
     text_length: TextLength = None,
     target: Annotated[
         str | None, typer.Option("--target", help="Score the exported towers there instead of torch.")
@@ -121,15 +132,16 @@ def evaluate(
     data = load_dataset(dataset, strict=strict, images=images, split=split)
     for problem in data.problems:
         print(f"{problem.level}: {problem}", file=sys.stderr)
+    options = _options(pretrained, contract, image_size, text_length)
     what: Any
     if target is None:
-        what = registry.build(name, contract=contract, text_length=text_length)
+        what = registry.build(name, **options)
         weights = what.weights
     else:
         from lpcvc_zoo.exporting.cache import cached_export
         from lpcvc_zoo.targets import get_target
 
-        artifact = cached_export(name, contract=contract, text_length=text_length)
+        artifact = cached_export(name, **options)
         weights = artifact.manifest.weights
         where = get_target(target)
         what = CompiledPair(where, {t: where.compile(artifact.path(t), t) for t in TOWERS})
@@ -152,6 +164,17 @@ def evaluate(
     out.print(
         f"{name} ({weights}) on {scores.dataset}: {scores.images} images, {scores.texts} texts", style="dim"
     )
+
+
+def _options(
+    pretrained: str | None, contract: str, image_size: int | None, text_length: int | None
+) -> registry.BuildOptions:
+    return {
+        "pretrained": pretrained or False,
+        "contract": contract,
+        "image_size": image_size,
+        "text_length": text_length,
+    }
 
 
 def _measured(measured: Profile) -> list[str]:

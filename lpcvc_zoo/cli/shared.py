@@ -15,17 +15,22 @@ from lpcvc_zoo.contract import CONTRACTS
 out = Console()
 
 
-def _names(incomplete: str) -> list[str]:
+def names_from(incomplete: str) -> list[str]:
     return [name for name in registry.list_models() if name.startswith(incomplete)]
 
 
 Name = Annotated[
-    str, typer.Argument(help="An entry, such as mobileclip_s0, or entry.tag.", autocompletion=_names)
+    str, typer.Argument(help="An entry, such as mobileclip_s0, or entry.tag.", autocompletion=names_from)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
 ContractName = Annotated[
     str, typer.Option("--contract", help="Form of the inputs.", autocompletion=lambda: list(CONTRACTS))
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option("--pretrained", help="A checkpoint: its tag, path, or hf-hub:org/repo. Default: untrained."),
+]
+ImageSize = Annotated[int | None, typer.Option(help="The image tower's own input size, if not the entry's.")]
 TextLength = Annotated[
     int | None, typer.Option(help="Cut the text sequence to this many tokens inside the graph.")
 ]

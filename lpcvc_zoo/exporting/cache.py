@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from lpcvc_zoo import registry
 from lpcvc_zoo.contract import Contract, get_contract
@@ -19,6 +19,8 @@ from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting.artifact import Artifact, load_artifact
 from lpcvc_zoo.exporting.onnx import OPSET, export, export_module, parity_inputs, tool_versions
 from lpcvc_zoo.files import cache_dir, sha256_of
+from lpcvc_zoo.registry import BuildOptions
+from lpcvc_zoo.weights.identity import identity_of
 
 if TYPE_CHECKING:
     from lpcvc_zoo.entry import Preprocessing
@@ -26,54 +28,42 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def cached_export(
-    name: str,
-    *,
-    pretrained: bool | str = False,
-    contract: str | Contract = "lpcvc2026",
-    fuse: bool = True,
-    text_length: int | None = None,
-    force: bool = False,
-) -> Artifact:
-    """The export of ``build(name, ...)`` with these options, from the cache where it is already there.
+def cached_export(name: str, *, force: bool = False, **options: Unpack[BuildOptions]) -> Artifact:
+    """The export of ``build(name, **options)``, from the cache where it is already there.
 
     A cached file that is damaged is exported again. Raises what ``build`` and ``export`` raise; an export
     that failed its parity gate stays beside the cache as ``<key>.rejected``.
     """
-    folder = _exports() / export_key(
-        name, pretrained=pretrained, contract=contract, fuse=fuse, text_length=text_length
-    )
+    folder = _exports() / export_key(name, **options)
     if folder.is_dir() and not force:
         try:
             return load_artifact(folder)
         except ExportError as error:
             log.warning("Cached export is damaged and will be made again: %s", error)
-    model = registry.build(name, pretrained=pretrained, contract=contract, fuse=fuse, text_length=text_length)
-    return _made_whole(folder, lambda temporary: export(model, temporary, fused=fuse))
+    model = registry.build(name, **options)
+    return _made_whole(folder, lambda temporary: export(model, temporary, fused=options.get("fuse", True)))
 
 
-def export_key(
-    name: str,
-    *,
-    pretrained: bool | str = False,
-    contract: str | Contract = "lpcvc2026",
-    fuse: bool = True,
-    text_length: int | None = None,
-) -> str:
-    """Name and hash of everything that shapes an export; needs no torch and builds nothing."""
+def export_key(name: str, **options: Unpack[BuildOptions]) -> str:
+    """Name and hash of everything that shapes an export; needs no torch and builds nothing.
+
+    A published checkpoint counts by its record, a file by its content.
+    """
     entry = registry.get_entry(name)
+    contract = options.get("contract", "lpcvc2026")
     resolved = contract if isinstance(contract, Contract) else get_contract(contract)
+    choice = registry.chosen_weights(name, options.get("pretrained", False))
     make = entry.make
     while isinstance(make, partial):
         make = make.func
     family_file = inspect.getsourcefile(make)
     identity = {
-        "name": name,
         "entry": entry.model_dump(mode="json"),
-        "pretrained": pretrained,
+        "weights": identity_of(entry, choice),
         "contract": resolved.model_dump(mode="json"),
-        "fuse": fuse,
-        "text_length": text_length,
+        "fuse": options.get("fuse", True),
+        "image_size": options.get("image_size") or entry.image_size,
+        "text_length": options.get("text_length"),
         "opset": OPSET,
         "versions": tool_versions(),
         "code": _own_code(),
