@@ -28,11 +28,18 @@ def fuse(towers: Towers, image_size: int, context_length: int) -> Towers:
         ("image", torch.zeros(1, 3, image_size, image_size)),
         ("text", torch.zeros(1, context_length, dtype=torch.int32)),
     ):
-        tower = reparameterize_model(getattr(towers, name), inplace=True).eval()
+        tower = getattr(towers, name)
+        if not is_reparameterised(tower):  # timm's RepMixer can't be folded twice
+            tower = reparameterize_model(tower, inplace=True).eval()
         fold_pre_norms(tower)
         fold_batch_norms(tower, example)
         setattr(towers, name, tower)
     return towers
+
+
+def is_reparameterised(tower: nn.Module) -> bool:
+    """Whether its branches are one convolution already, as in a checkpoint published for inference."""
+    return any(getattr(part, "reparam_conv", None) is not None for part in tower.modules())
 
 
 def fold_pre_norms(module: nn.Module) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import two_photos
 
 import lpcvc_zoo
 from lpcvc_zoo import registry
@@ -150,13 +151,7 @@ def test_export_profile_evaluate_sweep_and_report_work_together(capsys, tmp_path
     assert profiles["text"]["latency"]["median_ms"] > 0
     assert profiles["text"]["operators"]
 
-    made = Path("two photos")
-    made.mkdir()
-    for name in ("panda.jpg", "moose.jpg"):
-        photo = Path(lpcvc_zoo.__file__).parent / "data" / "photos" / "images" / name
-        (made / name).write_bytes(photo.read_bytes())
-    captions = "\n".join(f"{name},text {index}." for index in range(6) for name in ("panda.jpg", "moose.jpg"))
-    (made / "captions.csv").write_text(f"image,caption\n{captions}\n")
+    made = two_photos(tmp_path / "two photos")
     in_torch = from_json(capsys, "evaluate", SMALL, *SAMPLE, "--dataset", str(made))
     on_onnx = from_json(
         capsys, "evaluate", SMALL, *SAMPLE, "--dataset", str(made), "--target", "onnxruntime",

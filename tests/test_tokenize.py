@@ -1,4 +1,4 @@
-"""The contract's tokenizer: known ids, the contract's own rules, and open_clip's tokenizer as a second opinion."""
+"""The contract's tokenizer: known ids, its own rules, and open_clip's tokenizer as a second opinion."""
 
 from __future__ import annotations
 

@@ -68,6 +68,7 @@ def test_a_published_layout_gives_what_its_authors_code_gives(name: str, fixture
     ("name", "fixture"),
     [
         ("mobileclip_s0", "apple_mobileclip_s0"),
+        ("mobileclip_s0", "apple_mobileclip_s0_fused"),
         ("tinyclip_resnet_19m_text_19m", "TinyCLIP-ResNet-19M-Text-19M"),
     ],
 )

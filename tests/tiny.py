@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from lpcvc_zoo.contract import get_contract
+from lpcvc_zoo.data import PHOTOS
 from lpcvc_zoo.entry import Entry, Preprocessing, TextSpec
 from lpcvc_zoo.model import DualEncoder, Towers
 
@@ -23,6 +26,17 @@ class TinyText(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         result: Tensor = self.projection(self.token_embedding(ids).mean(dim=1))
         return result
+
+
+def two_photos(folder: Path) -> Path:
+    """A dataset of two bundled photos with six texts each, as a folder with a captions file."""
+    folder.mkdir()
+    names = ("panda.jpg", "moose.jpg")
+    for name in names:
+        (folder / name).write_bytes((PHOTOS / "images" / name).read_bytes())
+    captions = "\n".join(f"{name},{name} text {index}." for index in range(6) for name in names)
+    (folder / "captions.csv").write_text(f"image,caption\n{captions}\n")
+    return folder
 
 
 def make_towers() -> Towers:

@@ -69,6 +69,12 @@ def make_auto_for(shapes: Shapes) -> Towers:
     """
     from lpcvc_zoo.backbones._pruned import layer_sizes, prune_blocks
 
+    needed = ("image.conv1.weight", "text.token_embedding.weight", "text.text_projection")
+    missing = [name for name in needed if name not in shapes]
+    if missing:
+        raise WeightsError(
+            f"Expected a TinyCLIP checkpoint with ViT and text transformer; it has no {', '.join(missing)}."
+        )
     image = layer_sizes(shapes, "image.transformer.resblocks.", HEAD_WIDTH)
     text = layer_sizes(shapes, "text.transformer.resblocks.", HEAD_WIDTH)
     width, _, patch, _ = shapes["image.conv1.weight"]
