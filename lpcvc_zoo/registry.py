@@ -159,7 +159,10 @@ def _towers(entry: Entry, checkpoint: Checkpoint | None) -> Towers:
     """Towers for a checkpoint to be loaded into: sized by it where only it knows the sizes."""
     if checkpoint is None or entry.make_for is None:
         return untrained(entry)
-    towers: Towers = entry.make_for(checkpoint.shapes)
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        towers: Towers = entry.make_for(checkpoint.shapes)
     return towers.eval()
 
 
