@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from lpcvc_zoo.targets.base import Target
 
 GROUP = "lpcvc_zoo.targets"
-BUILT_IN = {"onnxruntime": "lpcvc_zoo.targets.onnxruntime:OnnxRuntimeTarget"}
+BUILT_IN = {
+    "onnxruntime": "lpcvc_zoo.targets.onnxruntime:OnnxRuntimeTarget",
+    "aihub": "lpcvc_zoo.targets.aihub:AIHubTarget",
+}
 
 
 def list_targets() -> list[str]:
