@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 from lpcvc_zoo.errors import TargetError, UnknownNameError
 from lpcvc_zoo.targets.aihub.devices import (
@@ -21,7 +21,7 @@ from lpcvc_zoo.targets.aihub.jobs import Jobs, job_key
 from lpcvc_zoo.targets.aihub.measured import to_profile
 from lpcvc_zoo.targets.aihub.samples import chunks, dataset_key, digests, joined, split
 from lpcvc_zoo.targets.aihub.service import Patience, open_service
-from lpcvc_zoo.targets.aihub.source import Source, read_source
+from lpcvc_zoo.targets.aihub.source import Source, Specs, read_source
 from lpcvc_zoo.targets.aihub.store import Store
 from lpcvc_zoo.targets.aihub.uploads import Uploads
 from lpcvc_zoo.targets.base import Array, Compiled, Profile, Tower
@@ -39,7 +39,14 @@ NAME = "aihub"
 NARROW = "--truncate_64bit_io"
 MOST_UPLOAD_BYTES = 256 * 2**20  # of numbers in one dataset, before compression
 T = TypeVar("T")
-Calibration = Callable[[Tower], Mapping[str, Array]]
+
+
+class Calibration(Protocol):
+    """Gives a batch for a tower's inputs (name -> shape and dtype); ``fingerprint`` identifies its data."""
+
+    fingerprint: str
+
+    def __call__(self, tower: Tower, inputs: Specs) -> Mapping[str, Array]: ...
 
 
 class AIHubTarget:
@@ -47,12 +54,12 @@ class AIHubTarget:
 
     ``device``: a name, chipset or attribute; of several that match, the one with the newest system.
     ``runtime``: qnn_dlc, qnn_context_binary, precompiled_qnn_onnx, onnx or tflite. ``precision``: float (fp16
-    on the NPU), w8a16 or w8a8; the latter two need ``calibration``, which gives inputs of a tower, as
-    ``infer`` takes them. ``compile_options`` and ``run_options`` are the service's own, added to ours.
-    ``iterations``: timed runs of a profile. ``qairt_version``: "2.31", "latest"; the service's default if
-    None. Jobs of another ``series`` are submitted anew, where a measurement shall be repeated. ``account``:
-    the client's profile ``~/.qai_hub/ACCOUNT.ini`` instead of its default configuration. ``poll_s``: pause
-    between questions about a running job; ``timeout_s``: how long to wait for one (JobRunningError then).
+    on the NPU), w8a16 or w8a8; the latter two need ``calibration``. ``compile_options``, ``run_options``: the
+    service's own, added to ours. ``iterations``: timed runs of a profile. ``qairt_version``: "2.31" or
+    "latest"; the service's default if None. Jobs of another ``series`` are submitted anew, where a
+    measurement shall be repeated. ``account``: the client's profile ``~/.qai_hub/ACCOUNT.ini`` instead of its
+    default configuration. ``poll_s``: pause between questions about a running job; ``timeout_s``: how long to
+    wait for one (JobRunningError then).
 
     Making one asks the service for its devices and versions. MissingExtraError without the client,
     UnknownNameError for unknown names, TargetError where the device can't run what is asked for.
@@ -97,7 +104,7 @@ class AIHubTarget:
         self.qairt = _qairt(self.service.qairt_versions(), qairt_version)
         self._pinned = f"--qairt_version {self.qairt}" if qairt_version is not None else ""
         self.series, self.poll_s, self.timeout_s = series, poll_s, timeout_s
-        self._calibration = calibration
+        self._calibration = None if precision == "float" else calibration
         store = Store(self.service.host)
         self._uploads, self._jobs = Uploads(self.service, store), Jobs(self.service, store)
 
@@ -108,6 +115,7 @@ class AIHubTarget:
             "os": self.info.os,
             "runtime": self.runtime,
             "precision": self.precision,
+            "calibration": self._calibration and self._calibration.fingerprint,
             "compile_options": self.compile_options,
             "run_options": self.run_options,
             "iterations": self.iterations,
@@ -250,7 +258,12 @@ class AIHubTarget:
         from qai_hub.client import QuantizeDtype
 
         assert self._calibration is not None  # checked when made
-        columns = split(source.inputs, self._calibration(tower), f"{tower} tower, calibration", narrow=False)
+        columns = split(
+            source.inputs,
+            self._calibration(tower, source.inputs),
+            f"{tower} tower, calibration",
+            narrow=False,
+        )
         key = dataset_key(columns)
         activations = QuantizeDtype.INT16 if self.precision == "w8a16" else QuantizeDtype.INT8
 
