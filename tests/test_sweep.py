@@ -153,12 +153,9 @@ def test_a_dataset_too_small_for_the_metric_is_refused_before_anything_is_writte
 
 @pytest.mark.parametrize(("option", "kind"), [("targets", "target"), ("devices", "device")])
 def test_an_unknown_target_or_device_is_refused(folder: Path, option: str, kind: str) -> None:
+    value: Any = ("onnxruntim",) if option == "targets" else ("XR9",)
     with pytest.raises(UnknownNameError, match=f"Unknown {kind}.*Did you mean 'onnxruntime'|Unknown device"):
-        run(
-            SweepOptions(out=folder / "out", **{option: ("onnxruntim" if option == "targets" else "XR9",)}),
-            tools=sweep_fakes.TOOLS,
-            entries=ENTRIES,
-        )
+        run(SweepOptions(out=folder / "out", **{option: value}), tools=sweep_fakes.TOOLS, entries=ENTRIES)
 
 
 def test_a_cell_changes_with_what_its_measurement_depends_on_its_slot_does_not() -> None:

@@ -255,8 +255,10 @@ class AIHubTarget:
         facts: dict[str, Any],
         after: str | None = None,
     ) -> Ticket:
-        where = {"device": self.device, "os": self.info.os, "qairt": self.qairt, "series": self.series}
-        key = job_key(kind, {**where, "tower": tower, "options": options, **facts})
+        where = {"device": self.device, "os": self.info.os, "qairt": self.qairt}
+        if kind == "quantize":  # done without any device
+            where = {}
+        key = job_key(kind, {**where, "series": self.series, "tower": tower, "options": options, **facts})
         versions = {} if self.qairt is None else {"QAIRT": self.qairt}
         return self._jobs.submit(kind, tower, key, options, prepare, after=after, versions=versions)
 
