@@ -1,8 +1,31 @@
-"""Settings of the whole run."""
+"""Settings of the whole run, and fixtures that several test files use."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from aihub_server import AIHubServer
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: more threads would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AIHubServer]:
+    """Qualcomm AI Hub on this machine, with the client pointed at it and all waiting cut short."""
+    from aihub_server import AIHubServer
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setenv("LPCVC_ZOO_CACHE", str(tmp_path / "cache"))
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.001)))
+    with AIHubServer() as server:
+        monkeypatch.setenv("QAIHUB_CLIENT_INI", str(server.ini(tmp_path)))
+        yield server

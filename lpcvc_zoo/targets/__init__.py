@@ -18,13 +18,16 @@ from lpcvc_zoo.errors import TargetError, UnknownNameError
 from lpcvc_zoo.plugins import distribution, points_by_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from importlib.metadata import EntryPoint
 
     from lpcvc_zoo.targets.base import Target
 
 GROUP = "lpcvc_zoo.targets"
-BUILT_IN = {"onnxruntime": "lpcvc_zoo.targets.onnxruntime:OnnxRuntimeTarget"}
+BUILT_IN = {
+    "onnxruntime": "lpcvc_zoo.targets.onnxruntime:OnnxRuntimeTarget",
+    "aihub": "lpcvc_zoo.targets.aihub:AIHubTarget",
+}
 
 
 def list_targets() -> list[str]:
@@ -48,6 +51,17 @@ def get_target(name: str = "onnxruntime", **options: Any) -> Target:
             f"Target {name!r} can't be made with {given}: {error}. It takes: {takes}."
         ) from None
     return factory(**given)
+
+
+def expand_devices(name: str, devices: Sequence[str]) -> tuple[str, ...]:
+    """Devices of a target by name, groups such as "all-phones" taken apart where the target has any.
+
+    A target with groups has a static method ``expand`` from one word to names.
+    """
+    expand = getattr(_factory(name), "expand", None)
+    if expand is None:
+        return tuple(devices)
+    return tuple(dict.fromkeys(found for device in devices for found in expand(device)))
 
 
 def _factory(name: str) -> Callable[..., Target]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from lpcvc_zoo.contract import TOWERS as TOWERS
 from lpcvc_zoo.contract import Tower as Tower
+from lpcvc_zoo.targets.references import CompileReference, InferenceReference, ProfileReference, Reference
 
 Array = NDArray[np.generic]
 
@@ -52,17 +53,26 @@ class OperatorTime(_Record):
 
 
 class Profile(_Record):
-    """One tower measured on one target. A field that the target can't know is None, never zero."""
+    """One tower measured on one target. A field that the target can't know is None, never zero.
+
+    ``load_ms``: the first load, with whatever the runtime prepares then; ``warm_load_ms``: a later one.
+    ``estimated_ms``: a service's own headline latency, beside the iterations it is drawn from.
+    ``operators``: all of them, or the slowest; ``layers_by_unit`` counts all, by the unit that ran them.
+    """
 
     target: str
     device: str
     runtime_versions: dict[str, str]
     threads: int | None = None
     latency: Latency | None = None
+    estimated_ms: float | None = None
     load_ms: float | None = None
+    warm_load_ms: float | None = None
     peak_memory_bytes: int | None = None
+    peak_memory_range_bytes: tuple[int, int] | None = None
     file_bytes: int | None = None
     operators: tuple[OperatorTime, ...] | None = None
+    layers_by_unit: dict[str, int] | None = None
     job_id: str | None = None
     job_url: str | None = None
 
@@ -95,3 +105,34 @@ class Target(Protocol):
     def infer(self, compiled: Compiled, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run a batch: each input's batch axis may be longer than the compiled one's; outputs are stacked."""
         ...
+
+
+@runtime_checkable
+class AsyncTarget(Target, Protocol):
+    """A target whose work takes long and goes on elsewhere: submit now, collect in any process later.
+
+    ``submit_*`` returns at once, and for the same work returns the same jobs again instead of new ones,
+    except where the earlier job failed for a reason that may have passed. A reference that was just submitted
+    may be built on before it is done. ``compile``, ``profile`` and ``infer`` are both in one.
+    """
+
+    def submit_compile(self, onnx_file: Path, tower: Tower) -> CompileReference: ...
+
+    def submit_profile(self, compiled: Compiled | CompileReference) -> ProfileReference: ...
+
+    def submit_infer(
+        self, compiled: Compiled | CompileReference, inputs: Mapping[str, Array]
+    ) -> InferenceReference: ...
+
+    def state(self, reference: Reference) -> Literal["running", "done", "failed"]:
+        """How far the jobs of a reference are, without waiting."""
+        ...
+
+    @overload
+    def collect(self, reference: CompileReference) -> Compiled: ...
+
+    @overload
+    def collect(self, reference: ProfileReference) -> Profile: ...
+
+    @overload
+    def collect(self, reference: InferenceReference) -> dict[str, Array]: ...
