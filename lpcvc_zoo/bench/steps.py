@@ -140,19 +140,18 @@ class CellWork:
             "text_length": manifest.text_length,
             "image_size": manifest.image_size,
             "embed_dim": manifest.embed_dim,
-            "image_sha256": manifest.image.sha256,
-            "text_sha256": manifest.text.sha256,
         }
         self.known["versions"] |= manifest.versions
-        for tower in TOWERS:
-            parity = manifest.tower(tower).parity
-            self.known[f"{tower}_parity_cosine"] = parity.min_cosine if parity else None
+        for tower in manifest.towers:
+            made = manifest.tower(tower)
+            self.known[f"{tower}_sha256"] = made.sha256
+            self.known[f"{tower}_parity_cosine"] = made.parity.min_cosine if made.parity else None
         return artifact
 
     def measure(self, artifact: Artifact, doing: Callable[[str], None]) -> None:
-        """Compile and profile both towers."""
+        """Compile and profile the towers there are."""
         target = self.cell.target
-        for tower in TOWERS:
+        for tower in artifact.manifest.towers:
             file, source = artifact.path(tower), artifact.manifest.tower(tower).sha256
             doing(f"compiling the {tower} tower")
             compiled = self._compile(tower, file, source)
@@ -170,7 +169,8 @@ class CellWork:
         if self.cell.dataset is None:
             return
         manifest = artifact.manifest
-        source = f"{manifest.image.sha256} {manifest.text.sha256} {self.cell.dataset}"
+        hashes = " ".join(manifest.tower(tower).sha256 for tower in TOWERS)
+        source = f"{hashes} {self.cell.dataset}"
         self.known["scores"] = remembered(
             self._ledger, self.cell.id, "score", source, self._since, Scores,
             lambda: tools.score(artifact, self.cell.target, self._compiled, dataset),

@@ -19,15 +19,35 @@ from lpcvc_zoo.cli.shared import (
     TextLength,
     Threads,
     Weights,
+    names_from,
     number,
     out,
     print_json,
     table,
 )
-from lpcvc_zoo.contract import TOWERS, get_contract
+from lpcvc_zoo.contract import CONTRACTS, TOWERS, get_contract
+from lpcvc_zoo.errors import ZooError
 
 if TYPE_CHECKING:
+    from lpcvc_zoo.exporting.artifact import Artifact
     from lpcvc_zoo.targets.base import Profile
+
+NameOrFolder = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|FOLDER",
+        help="An entry, entry.tag, or the folder of an exported or adopted model.",
+        autocompletion=names_from,
+    ),
+]
+ContractChoice = Annotated[
+    str | None,
+    typer.Option(
+        "--contract",
+        help="Form of the inputs; lpcvc2026, or a folder's own.",
+        autocompletion=lambda: list(CONTRACTS),
+    ),
+]
 
 
 def export(
@@ -71,8 +91,8 @@ def export(
 
 
 def profile(
-    name: Name,
-    contract: ContractName = "lpcvc2026",
+    name: NameOrFolder,
+    contract: ContractChoice = None,
     pretrained: Weights = None,
     image_size: ImageSize = None,
     text_length: TextLength = None,
@@ -81,26 +101,28 @@ def profile(
     operators: Annotated[bool, typer.Option("--operators", help="Also time every operator.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure both towers on a target: latency, load time, memory."""
-    registry.get_entry(name)
+    """Measure a model's towers on a target: latency, load time, memory."""
+    options = _options(pretrained, contract, image_size, text_length)
+    artifact = _in_folder(name, options)
     from lpcvc_zoo.bench.locks import busy_machine, quiet_machine
     from lpcvc_zoo.exporting.cache import cached_export
     from lpcvc_zoo.targets import get_target
 
-    options = _options(pretrained, contract, image_size, text_length)
     where = get_target(target, threads=threads, operators=operators or None)
-    with out.status(f"exporting {name}"), busy_machine():
-        artifact = cached_export(name, **options)
+    if artifact is None:
+        with out.status(f"exporting {name}"), busy_machine():
+            artifact = cached_export(name, **options)
+    towers = artifact.manifest.towers
     with out.status(f"measuring {name}"), quiet_machine():
-        profiles = {tower: where.profile(where.compile(artifact.path(tower), tower)) for tower in TOWERS}
+        profiles = {tower: where.profile(where.compile(artifact.path(tower), tower)) for tower in towers}
     if as_json:
-        print_json({tower: profiles[tower].model_dump(mode="json") for tower in TOWERS})
+        print_json({tower: measured.model_dump(mode="json") for tower, measured in profiles.items()})
         return
     shown = table("tower", "median ms", "p10 to p90", "runs", "load ms", "peak MB", "file MB")
     for tower, measured in profiles.items():
         shown.add_row(tower, *_measured(measured))
     out.print(shown)
-    first = profiles["image"]
+    first = next(iter(profiles.values()))
     versions = ", ".join(f"{tool} {version}" for tool, version in first.runtime_versions.items())
     out.print(f"{first.device}, {first.threads} threads, {versions}", style="dim", highlight=False)
     if operators:
@@ -108,9 +130,9 @@ def profile(
 
 
 def evaluate(
-    name: Name,
+    name: NameOrFolder,
     dataset: Annotated[str, typer.Option(help="A registered name, or a path to your own.")] = "photos",
-    contract: ContractName = "lpcvc2026",
+    contract: ContractChoice = None,
     pretrained: Weights = None,
     image_size: ImageSize = None,
     text_length: TextLength = None,
@@ -124,7 +146,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model on a dataset: recall@k both ways with 95 % intervals."""
-    registry.get_entry(name)
+    options = _options(pretrained, contract, image_size, text_length)
+    artifact = _in_folder(name, options)
     from lpcvc_zoo.retrieval.datasets import load_dataset
     from lpcvc_zoo.retrieval.evaluate import CompiledPair
     from lpcvc_zoo.retrieval.evaluate import evaluate as score
@@ -132,21 +155,20 @@ def evaluate(
     data = load_dataset(dataset, strict=strict, images=images, split=split)
     for problem in data.problems:
         print(f"{problem.level}: {problem}", file=sys.stderr)
-    options = _options(pretrained, contract, image_size, text_length)
     what: Any
-    if target is None:
+    if artifact is None and target is None:
         what = registry.build(name, **options)
-        weights = what.weights
+        weights, own = what.weights, what.contract
     else:
         from lpcvc_zoo.exporting.cache import cached_export
         from lpcvc_zoo.targets import get_target
 
-        artifact = cached_export(name, **options)
-        weights = artifact.manifest.weights
-        where = get_target(target)
+        artifact = artifact or cached_export(name, **options)
+        weights, own = artifact.manifest.weights, get_contract(artifact.manifest.contract)
+        where = get_target(target or "onnxruntime")
         what = CompiledPair(where, {t: where.compile(artifact.path(t), t) for t in TOWERS})
     with out.status(f"scoring {name} on {data.name}"):
-        scores = score(what, data, contract=get_contract(contract), save_embeddings=save_embeddings)
+        scores = score(what, data, contract=own, save_embeddings=save_embeddings)
     if as_json:
         print_json(scores.model_dump(mode="json"))
         return
@@ -167,14 +189,31 @@ def evaluate(
 
 
 def _options(
-    pretrained: str | None, contract: str, image_size: int | None, text_length: int | None
+    pretrained: str | None, contract: str | None, image_size: int | None, text_length: int | None
 ) -> registry.BuildOptions:
-    return {
+    options: registry.BuildOptions = {
         "pretrained": pretrained or False,
-        "contract": contract,
         "image_size": image_size,
         "text_length": text_length,
     }
+    return options if contract is None else {**options, "contract": contract}
+
+
+def _in_folder(name: str, options: registry.BuildOptions) -> Artifact | None:
+    """The artifact that lies in a folder of that name; None for a model of the zoo, whose name wins."""
+    if name in registry.list_models() or not Path(name).is_dir():
+        registry.get_entry(name)  # a misspelt name should not wait for torch
+        return None
+    from lpcvc_zoo.exporting.artifact import load_artifact
+
+    artifact = load_artifact(name)
+    own = artifact.manifest.contract
+    if given := [
+        option for option, value in options.items() if value and (option, value) != ("contract", own)
+    ]:
+        shown = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+        raise ZooError(f"{name} is made already, under contract {own}: expected no {shown}.")
+    return artifact
 
 
 def _measured(measured: Profile) -> list[str]:
