@@ -20,9 +20,10 @@ from rich.console import Console
 from sweep_fakes import ENTRIES, FakeTarget, entry, read_journal
 
 from lpcvc_zoo.bench.ledger import FILE, Ledger
+from lpcvc_zoo.bench.outcome import INTERRUPTED, Outcome
 from lpcvc_zoo.bench.plan import plan, select
 from lpcvc_zoo.bench.steps import Tools
-from lpcvc_zoo.bench.sweep import INTERRUPTED, Outcome, SweepOptions, run
+from lpcvc_zoo.bench.sweep import SweepOptions, run
 from lpcvc_zoo.bench.workers import Workers
 from lpcvc_zoo.entry import Entry, Preprocessing, Pretrained
 from lpcvc_zoo.errors import DatasetError, LedgerError, UnknownNameError, ZooError
@@ -150,9 +151,9 @@ def test_a_dataset_too_small_for_the_metric_is_refused_before_anything_is_writte
     assert not (folder / "out").exists()
 
 
-@pytest.mark.parametrize(("option", "kind"), [("targets", "target"), ("device", "device")])
+@pytest.mark.parametrize(("option", "kind"), [("targets", "target"), ("devices", "device")])
 def test_an_unknown_target_or_device_is_refused(folder: Path, option: str, kind: str) -> None:
-    value: Any = ("onnxruntim",) if option == "targets" else "XR9"
+    value: Any = ("onnxruntim",) if option == "targets" else ("XR9",)
     with pytest.raises(UnknownNameError, match=f"Unknown {kind}.*Did you mean 'onnxruntime'|Unknown device"):
         run(SweepOptions(out=folder / "out", **{option: value}), tools=sweep_fakes.TOOLS, entries=ENTRIES)
 

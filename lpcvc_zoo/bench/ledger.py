@@ -135,6 +135,13 @@ class Ledger:
                 (key, step, source, *self._me, now()),
             )
 
+    def refer(self, key: str, step: str, reference: str) -> None:
+        """Note where a step that was started goes on, such as a job somewhere else, before waiting for it."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE steps SET reference = ? WHERE key = ? AND step = ?", (reference, key, step)
+            )
+
     def finish(self, key: str, step: str, value: str, reference: str | None = None) -> None:
         """Note what a step gave (JSON), and a remote job's id where there is one."""
         self._end(key, step, "done", value=value, reference=reference)
@@ -151,6 +158,16 @@ class Ledger:
                 (key, step, source, since),
             ).fetchone()
         return None if found is None else str(found[0])
+
+    def reference(self, key: str, step: str, source: str, *, since: str = "") -> str | None:
+        """Where that step from the same source goes on, if it began since then and did not fail."""
+        with self._explained():
+            found = self._db.execute(
+                "SELECT reference FROM steps WHERE key = ? AND step = ? AND source = ? AND state != 'failed' "
+                "AND started >= ?",
+                (key, step, source, since),
+            ).fetchone()
+        return None if found is None else found[0]
 
     def append(self, cell: Cell, row: ResultRow) -> None:
         """Add a row and end the claim on its cell, both or neither."""

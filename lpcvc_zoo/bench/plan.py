@@ -17,7 +17,7 @@ from lpcvc_zoo.errors import UnknownNameError, ZooError
 from lpcvc_zoo.targets.base import Target
 
 UNTRAINED = "untrained"
-PRECISIONS = ("float",)
+PRECISIONS = ("float", "w8a16", "w8a8")
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,14 @@ class Cell:
                 "contract": self.contract,
                 "text_length": self.text_length,
                 "precision": self.precision,
-                "target": [self.target.name, self.target.device, self.target.fingerprint().get("threads")],
+                "target": [self.target.name, self.target.device, *self._setting],
             }
         )
+
+    @property
+    def _setting(self) -> list[Any]:
+        fingerprint = self.target.fingerprint()
+        return [fingerprint[name] for name in ("threads", "runtime") if name in fingerprint]
 
     @cached_property
     def preprocessing_key(self) -> str:
@@ -166,13 +171,12 @@ def plan(
     """All cells, in the order of ``models``; ``dataset`` is the fingerprint of the data to score on.
 
     ``export_id`` identifies the export of (entry name, weights, contract, text length). Untrained models
-    are scored only with ``evaluate_untrained``: their recall is chance.
+    are scored only with ``evaluate_untrained``: their recall is chance. A target that quantises by itself has
+    one ``precision`` and gets the cells of that one.
     """
     for contract in contracts:
         get_contract(contract)
-    for precision in precisions:
-        if precision not in PRECISIONS:
-            raise UnknownNameError("precision", precision, PRECISIONS)
+    check_precisions(precisions)
     return [
         Cell(
             entry=entry,
@@ -188,7 +192,15 @@ def plan(
         for contract in contracts
         for precision in precisions
         for target in targets
+        if getattr(target, "precision", precision) == precision
     ]
+
+
+def check_precisions(precisions: Iterable[str]) -> None:
+    """UnknownNameError where one is not a precision."""
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise UnknownNameError("precision", precision, PRECISIONS)
 
 
 def _names(entries: Sequence[Entry]) -> list[str]:

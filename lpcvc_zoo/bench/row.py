@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from lpcvc_zoo.contract import Tower
+from lpcvc_zoo.exporting.artifact import Parity
 from lpcvc_zoo.retrieval.metrics import Scores
 from lpcvc_zoo.targets.base import Profile
+
+
+class RemoteJob(BaseModel):
+    """A job that a row's numbers come from, and its page."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    tower: Tower
+    id: str
+    url: str
 
 
 class ResultRow(BaseModel):
@@ -14,6 +27,8 @@ class ResultRow(BaseModel):
     ``weights`` is "untrained" or "tag@sha". ``preprocess_ms`` is the in-graph preprocessing measured by
     itself at this entry's size; it is part of the image latency, not on top of it. ``chance`` is what ranking
     at random would give on ``dataset``, by the contract's metric: computed, also where nothing was scored.
+    ``*_parity_cosine`` is of the exported tower, ``*_device_parity`` of a remote device's embeddings of
+    ``dataset``, both against torch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,8 +57,11 @@ class ResultRow(BaseModel):
     scores: Scores | None = None
     image_parity_cosine: float | None = None
     text_parity_cosine: float | None = None
+    image_device_parity: Parity | None = None
+    text_device_parity: Parity | None = None
     image_sha256: str | None = None
     text_sha256: str | None = None
+    jobs: tuple[RemoteJob, ...] = ()
     versions: dict[str, str] = {}
     error: str | None = None
     created: str  # ISO 8601, UTC

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 import lpcvc_zoo
 from lpcvc_zoo.bench.ledger import Ledger, now
-from lpcvc_zoo.bench.plan import UNTRAINED, Cell
+from lpcvc_zoo.bench.plan import UNTRAINED, Cell, digest
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.exporting.artifact import Artifact, load_artifact
 from lpcvc_zoo.files import sha256_of
@@ -44,6 +44,23 @@ def export_preprocessing_in_worker(entry: str, weights: str, contract: str) -> s
     found = get_entry(entry)
     preprocessing = found.preprocessing if weights == UNTRAINED else found.checkpoint(weights).preprocessing
     return str(cached_preprocessing(get_contract(contract), preprocessing, found.image_size))
+
+
+def torch_embeddings_in_worker(
+    entry: str, weights: str, contract: str, text_length: int | None, dataset: str
+) -> str:
+    """Embed a dataset by the torch model, or find that in the cache; returns the .npz file's path."""
+    from lpcvc_zoo.files import cache_dir
+    from lpcvc_zoo.registry import build
+    from lpcvc_zoo.retrieval.evaluate import evaluate
+
+    data = load_dataset(dataset)
+    key = digest({"export": export_id(entry, weights, contract, text_length), "dataset": data.fingerprint()})
+    path = cache_dir() / "embeddings" / f"{key}.npz"
+    if not path.exists():
+        model = build(entry, pretrained=_pretrained(weights), contract=contract, text_length=text_length)
+        evaluate(model, data, save_embeddings=path)
+    return str(path)
 
 
 def export_id(entry: str, weights: str, contract: str, text_length: int | None) -> str:
@@ -109,10 +126,11 @@ def write_report(rows: Sequence[ResultRow], folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Tools:
-    """The other rooms as a sweep uses them. The first two run in workers, so must be importable there."""
+    """The other rooms as a sweep uses them. The first three run in workers, so must be importable there."""
 
     export: Callable[[str, str, str, int | None], str] = export_in_worker
     export_preprocessing: Callable[[str, str, str], str] = export_preprocessing_in_worker
+    torch_embeddings: Callable[[str, str, str, int | None, str], str] = torch_embeddings_in_worker
     export_id: Callable[[str, str, str, int | None], str] = export_id
     weights: Callable[[Entry, bool | None], str] = weights
     load_dataset: Callable[[str], RetrievalDataset] = load_dataset

@@ -9,78 +9,54 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
 from lpcvc_zoo.bench.ledger import MARKS, Ledger, now
 from lpcvc_zoo.bench.locks import busy_machine, held, quiet_machine
+from lpcvc_zoo.bench.options import SweepOptions as SweepOptions
+from lpcvc_zoo.bench.options import make_targets
+from lpcvc_zoo.bench.outcome import Outcome, conclude, warn_of_problems
 from lpcvc_zoo.bench.plan import Cell, plan, select
-from lpcvc_zoo.bench.progress import Progress, summary_table
+from lpcvc_zoo.bench.progress import Progress
+from lpcvc_zoo.bench.remote import RemoteWork
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.bench.steps import CellWork, Tools, describe, measure_preprocessing
 from lpcvc_zoo.bench.workers import Done, Job, Workers
 from lpcvc_zoo.entry import Entry
-from lpcvc_zoo.errors import LedgerError
-from lpcvc_zoo.retrieval.records import RetrievalDataset, summary
-from lpcvc_zoo.targets import get_target
-from lpcvc_zoo.targets.base import Target
+from lpcvc_zoo.errors import LedgerError, TargetError
+from lpcvc_zoo.retrieval.records import RetrievalDataset
+from lpcvc_zoo.targets.base import AsyncTarget, Target
 from lpcvc_zoo.targets.onnxruntime import usable_cpus
 
 MOST_JOBS = 4  # each export may take a few GB
 POLL_S = 0.5
-INTERRUPTED = 130  # the shell's own status for Ctrl-C
-REPORT_FILES = ("report.html", "pareto.png", "pareto.svg", "results.csv", "results.json")
 
 
-class SweepOptions(BaseModel):
-    """What to sweep and how. ``models`` are patterns as in ``plan.select``; None means the default.
-
-    ``pretrained``: published weights always (True), never (False), or where they are on this machine (None).
-
-    ``jobs`` exports run beside each other (default: one a CPU, four at most); ``threads`` are the target's.
+@dataclass(frozen=True)
+class _Made:
+    """What the workers made for a wave: exports in the cells' order, the in-graph preprocessing by its key
+    where it is not measured yet, and torch's embeddings by the id of cells that are compared with them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    models: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ("onnxruntime",)
-    device: str | None = None
-    contracts: tuple[str, ...] = ("lpcvc2026",)
-    precisions: tuple[str, ...] = ("float",)
-    text_length: int | None = Field(default=None, ge=2)
-    dataset: str = "photos"
-    out: Path = Path("results")
-    quick: bool = False
-    pretrained: bool | None = None
-    force: bool = False
-    jobs: int | None = Field(default=None, ge=1)
-    threads: int | None = Field(default=None, ge=1)
-    evaluate_untrained: bool = False
-    fail_on_error: bool = False
+    exports: list[Done]
+    preprocessing: dict[str, Done]
+    embeddings: dict[str, Done]
 
 
-@dataclass
-class Outcome:
-    """How a sweep ended. ``rows`` are those of this sweep's cells, cheapest first, new or from before."""
+@dataclass(frozen=True)
+class _Flight:
+    """A cell whose jobs are under way."""
 
-    rows: list[ResultRow] = field(default_factory=list)
-    added: int = 0
-    interrupted: bool = False
-    report_problem: str | None = None
-
-    @property
-    def failed(self) -> int:
-        return sum(row.error is not None for row in self.rows)
-
-    def exit_code(self, fail_on_error: bool) -> int:
-        if self.interrupted:
-            return INTERRUPTED
-        return int(self.report_problem is not None or (fail_on_error and self.failed > 0))
+    work: RemoteWork
+    export: Done
+    preprocessing: Done | None
+    embeddings: Done | None
 
 
 def run(
@@ -105,10 +81,10 @@ def run(
     tools = tools or Tools()
     cells, dataset = _cells(options, tools, entries, targets)
     chance = {name: tools.chance(dataset, name) for name in options.contracts}
-    _warn_of_problems(console, dataset)
+    warn_of_problems(console, dataset)
     with Ledger(options.out) as ledger:
         outcome = _Sweep(options, tools, cells, dataset, chance, ledger, Progress(console, cells)).go()
-    _conclude(console, options, outcome, len(cells))
+    conclude(console, options, outcome, len(cells))
     return outcome
 
 
@@ -120,9 +96,7 @@ def _cells(
 
         entries = [get_entry(name) for name in list_models()]
     if targets is None:
-        targets = [
-            get_target(name, device=options.device, threads=options.threads) for name in options.targets
-        ]
+        targets = make_targets(options, tools)
     models = select(
         entries,
         options.models,
@@ -159,6 +133,7 @@ class _Sweep:
         self._started = now()
         self._since = self._started if options.force else ""
         self._preprocess_ms: dict[str, float | None] = {}
+        self._flying: deque[_Flight] = deque()
         cpus = usable_cpus()
         self._jobs = options.jobs or min(cpus, MOST_JOBS)
         self._workers = Workers(self._jobs, max(1, cpus // self._jobs))
@@ -183,10 +158,12 @@ class _Sweep:
         pending = list(self._cells)
         size = self._jobs  # small at first, so that the first row comes soon
         told = False
-        while pending:
+        while pending or self._flying:
             wave, pending = self._claim(pending, size)
             if wave:
                 self._wave(wave)
+            elif self._flying:
+                self._land()
                 size = 2 * self._jobs  # larger waves even out exports of different length
             elif pending:
                 if not told:
@@ -214,16 +191,66 @@ class _Sweep:
         return wave, later
 
     def _wave(self, wave: list[Cell]) -> None:
-        exports, preprocessing = self._export(wave)
-        for cell, export in zip(wave, exports, strict=True):
-            row = self._do(cell, export, preprocessing)
-            self._ledger.append(cell, row)
-            self._outcome.added += 1
-            self._progress.finished(cell, row)
-            self._report()
+        made = self._export(wave)
+        for cell, export in zip(wave, made.exports, strict=True):
+            if isinstance(cell.target, AsyncTarget):
+                self._launch(cell, export, made)
+            else:
+                self._finish(cell, self._do(cell, export, made.preprocessing))
 
-    def _export(self, wave: list[Cell]) -> tuple[list[Done], dict[str, Done]]:
-        """Exports of these cells, in their order, and of each in-graph preprocessing not yet measured."""
+    def _finish(self, cell: Cell, row: ResultRow) -> None:
+        self._ledger.append(cell, row)
+        self._outcome.added += 1
+        self._progress.finished(cell, row)
+        self._report()
+
+    def _launch(self, cell: Cell, export: Done, made: _Made) -> None:
+        """Submit a cell's jobs; with too many under way, wait for those of the longest waiting cell."""
+        work = RemoteWork(cell, self._ledger, self._since)
+        work.known |= {"dataset": self._dataset.name, "chance": self._chance[cell.contract]}
+        flight = _Flight(
+            work, export, made.preprocessing.get(cell.preprocessing_key), made.embeddings.get(cell.id)
+        )
+        if export.error is not None:
+            self._finish(cell, work.row(export.error))
+            return
+        self._progress.doing(f"{cell.model}: submitting")
+        try:
+            if flight.preprocessing is not None and flight.preprocessing.error is None:
+                with suppress(TargetError):  # told where it is gathered
+                    work.submit_preprocessing(Path(flight.preprocessing.value))
+            work.submit(work.open(export.value), self._dataset)
+        except LedgerError:
+            raise
+        except Exception as error:
+            self._finish(cell, work.row(describe(error)))
+            return
+        self._flying.append(flight)
+        while len(self._flying) >= self._options.in_flight:
+            self._land()
+
+    def _land(self) -> None:
+        """Gather the cell that has waited longest."""
+        flight = self._flying.popleft()
+        work, cell, error = flight.work, flight.work.cell, None
+        self._progress.doing(f"{cell.model}: waiting for its jobs")
+        try:
+            work.known["preprocess_ms"] = self._preprocessing(
+                cell, flight.preprocessing, work.gather_preprocessing
+            )
+            embeddings = flight.embeddings
+            if embeddings is not None and embeddings.error is not None:
+                self._progress.note(f"{cell.model} is not compared with torch: {embeddings.error}")
+            by_torch = None if embeddings is None else embeddings.value
+            work.gather(work.open(flight.export.value), self._dataset, by_torch)
+        except LedgerError:
+            raise
+        except Exception as problem:
+            error = describe(problem)
+        self._finish(cell, work.row(error))
+
+    def _export(self, wave: list[Cell]) -> _Made:
+        """What these cells need from the workers."""
         new = {cell.preprocessing_key: cell for cell in wave}
         new = {key: cell for key, cell in new.items() if key not in self._preprocess_ms}
         jobs: list[Job] = [
@@ -233,6 +260,16 @@ class _Sweep:
         jobs += [
             (self._tools.export_preprocessing, (cell.entry.name, cell.weights, cell.contract))
             for cell in new.values()
+        ]
+        compared = [
+            cell for cell in wave if isinstance(cell.target, AsyncTarget) and cell.dataset is not None
+        ]
+        jobs += [
+            (
+                self._tools.torch_embeddings,
+                (cell.entry.name, cell.weights, cell.contract, cell.text_length, self._options.dataset),
+            )
+            for cell in compared
         ]
         for cell in wave:
             self._ledger.start(cell.id, "export", cell.export_id)
@@ -248,8 +285,12 @@ class _Sweep:
                     self._ledger.finish(cell.id, "export", json.dumps(done.value))
                 else:
                     self._ledger.fail(cell.id, "export", done.details or done.error)
-        exports = [ends[index] for index in range(len(wave))]
-        return exports, {key: ends[len(wave) + place] for place, key in enumerate(new)}
+        places = iter(range(len(jobs)))
+        return _Made(
+            exports=[ends[next(places)] for _ in wave],
+            preprocessing={key: ends[next(places)] for key in new},
+            embeddings={cell.id: ends[next(places)] for cell in compared},
+        )
 
     def _do(self, cell: Cell, export: Done, preprocessing: dict[str, Done]) -> ResultRow:
         """Measure and score one cell. Whatever fails ends up in its row, but for the ledger itself."""
@@ -264,7 +305,11 @@ class _Sweep:
         try:
             artifact = work.open(export.value)
             with self._quiet() if cell.target.exclusive else nullcontext():
-                work.known["preprocess_ms"] = self._preprocessing(cell, preprocessing)
+                work.known["preprocess_ms"] = self._preprocessing(
+                    cell,
+                    preprocessing.get(cell.preprocessing_key),
+                    lambda path: measure_preprocessing(path, cell, self._ledger, self._since),
+                )
                 work.measure(artifact, doing)
             if cell.dataset is not None:
                 with self._busy():
@@ -276,16 +321,17 @@ class _Sweep:
             return work.row(describe(error))
         return work.row()
 
-    def _preprocessing(self, cell: Cell, exports: dict[str, Done]) -> float | None:
+    def _preprocessing(
+        self, cell: Cell, export: Done | None, measure: Callable[[Path], float | None]
+    ) -> float | None:
         """Milliseconds of the in-graph preprocessing alone; where it fails the models still count."""
         key = cell.preprocessing_key
-        if key not in self._preprocess_ms:
+        if export is not None and key not in self._preprocess_ms:
             self._progress.doing("measuring the in-graph preprocessing")
-            problem, milliseconds = exports[key].error, None
+            problem, milliseconds = export.error, None
             try:
                 if problem is None:
-                    path = Path(exports[key].value)
-                    milliseconds = measure_preprocessing(path, cell, self._ledger, self._since)
+                    milliseconds = measure(Path(export.value))
             except LedgerError:
                 raise
             except Exception as error:
@@ -293,7 +339,7 @@ class _Sweep:
             if problem is not None:
                 self._progress.note(f"The in-graph preprocessing could not be measured by itself: {problem}")
             self._preprocess_ms[key] = milliseconds
-        return self._preprocess_ms[key]
+        return self._preprocess_ms.get(key)
 
     def _report(self) -> None:
         """Write the report of all rows; a report that fails does not stop the sweep."""
@@ -316,33 +362,3 @@ class _Sweep:
 
     def _quiet(self) -> AbstractContextManager[None]:
         return quiet_machine(lambda: self._progress.doing("waiting for another sweep's work on this machine"))
-
-
-def _warn_of_problems(console: Console, dataset: RetrievalDataset) -> None:
-    warnings = [problem for problem in dataset.problems if problem.level == "warning"]
-    if warnings:
-        console.print(f"Dataset {dataset.name}: {summary(warnings)}", markup=False, soft_wrap=True)
-
-
-def _conclude(console: Console, options: SweepOptions, outcome: Outcome, planned: int) -> None:
-    if outcome.interrupted:
-        console.print(
-            f"\nStopped. {len(outcome.rows)} of {planned} are done and kept in {options.out}. "
-            "Run the same command again to go on from here.",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
-        return
-    console.print()
-    console.print(summary_table(outcome.rows))
-    before = len(outcome.rows) - outcome.added
-    kept = f", {before} were there before" if before > 0 else ""
-    console.print(
-        f"\n{outcome.added} measured now{kept}, {outcome.failed} failed.", highlight=False, soft_wrap=True
-    )
-    if outcome.report_problem is not None:
-        console.print(
-            f"The report could not be written: {outcome.report_problem}", markup=False, soft_wrap=True
-        )
-    for file in (options.out / name for name in REPORT_FILES):
-        if file.exists():
-            console.print(f"  {file}", highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lpcvc_zoo.cli.shared import AsJson, TextLength, Threads, out, print_json, split
+from lpcvc_zoo.cli.shared import AsJson, Runtime, TextLength, Threads, out, print_json, split
 from lpcvc_zoo.errors import ZooError
 
 
@@ -20,9 +20,18 @@ def sweep(
         ),
     ] = None,
     target: Annotated[list[str] | None, typer.Option(help="Where to measure. Repeatable.")] = None,
-    device: Annotated[str | None, typer.Option(help="A device of the target, where it has several.")] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where a target has several: a name, chipset, attribute or all-phones. Repeatable."
+        ),
+    ] = None,
+    runtime: Runtime = None,
     contract: Annotated[list[str] | None, typer.Option(help="Form of the inputs. Repeatable.")] = None,
-    precision: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="float, w8a16 or w8a8, where the target has them. Repeatable.")
+    ] = None,
+    calibration: Annotated[str, typer.Option(help="The dataset that quantisation looks at.")] = "photos",
     text_length: TextLength = None,
     dataset: Annotated[str, typer.Option(help="What to score on.")] = "photos",
     folder: Annotated[Path, typer.Option("--out", help="Folder of the ledger and the report.")] = Path(
@@ -38,6 +47,10 @@ def sweep(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure again what is done.")] = False,
     jobs: Annotated[int | None, typer.Option(help="Exports beside each other.")] = None,
+    in_flight: Annotated[int, typer.Option(help="Models whose jobs may be at a remote target at once.")] = 8,
+    series: Annotated[
+        str | None, typer.Option(help="Another word measures anew what a remote target did before.")
+    ] = None,
     threads: Threads = None,
     evaluate_untrained: Annotated[
         bool, typer.Option("--evaluate-untrained", help="Score untrained models too; their recall is chance.")
@@ -57,7 +70,11 @@ def sweep(
         "targets": split(target) or ("onnxruntime",),
         "contracts": split(contract) or ("lpcvc2026",),
         "precisions": split(precision) or ("float",),
-        "device": device,
+        "devices": split(device),
+        "runtime": runtime,
+        "calibration": calibration,
+        "in_flight": in_flight,
+        "series": series,
         "text_length": text_length,
         "dataset": dataset,
         "out": folder,

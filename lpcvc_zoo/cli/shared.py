@@ -35,6 +35,9 @@ TextLength = Annotated[
     int | None, typer.Option(help="Cut the text sequence to this many tokens inside the graph.")
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of the target; its own choice by default.")]
+Runtime = Annotated[
+    str | None, typer.Option(help="Of a remote target: qnn_dlc, qnn_context_binary, onnx, tflite, ...")
+]
 TargetName = Annotated[str, typer.Option("--target", help="Where to measure or run.")]
 
 

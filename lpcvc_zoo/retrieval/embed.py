@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lpcvc_zoo.contract import Contract, Tower
+from lpcvc_zoo.contract import TOWERS, Contract, Tower
 from lpcvc_zoo.errors import ContractError, DatasetError
 from lpcvc_zoo.files import written_whole
 from lpcvc_zoo.retrieval.ranks import pairs
@@ -39,24 +39,63 @@ def embed(
 
     Only one batch of prepared images is held at a time: one image is 12 MB under lpcvc2026.
     """
-    total = len(dataset.images) + len(dataset.texts)
+    found: dict[Tower, Embeddings] = {}
+    for tower in TOWERS:
+        outputs = _outputs(model, dataset, tower, batch_size, sum(map(len, found.values())), progress)
+        dim = None if tower == "image" else found["image"].shape[1]
+        found[tower] = checked(model.contract, dataset, tower, batch_size, outputs, dim)
+    return found["image"], found["text"]
 
-    def done(count: int) -> None:
-        if progress is not None:
-            progress(count, total)
 
-    contract = model.contract
-    image_names = [str(path) for path in dataset.images]
-    text_names = [repr(text) for text in dataset.texts]
-    images = _embed(
-        model, "image", image_names, batch_size, None, done,
-        lambda part: np.concatenate([_prepare_image(contract, path) for path in dataset.images[part]]),
-    )  # fmt: skip
-    texts = _embed(
-        model, "text", text_names, batch_size, images.shape[1], lambda count: done(len(images) + count),
-        lambda part: contract.prepare_text(dataset.texts[part]),
-    )  # fmt: skip
-    return images, texts
+def parts(dataset: RetrievalDataset, tower: Tower, size: int) -> list[slice]:
+    """The dataset's images or texts in batches of ``size``, in order."""
+    count = len(dataset.images if tower == "image" else dataset.texts)
+    return [slice(begin, begin + size) for begin in range(0, count, size)]
+
+
+def prepared(contract: Contract, dataset: RetrievalDataset, tower: Tower, part: slice) -> Array:
+    """A tower's inputs for some of a dataset's images or texts."""
+    if tower == "text":
+        return contract.prepare_text(dataset.texts[part])
+    return np.concatenate([_prepare_image(contract, path) for path in dataset.images[part]])
+
+
+def output_of(contract: Contract, tower: Tower, outputs: Mapping[str, Array]) -> Array:
+    """The embeddings among a tower's outputs; ContractError where they are not there."""
+    wanted = contract.embedding.image_name if tower == "image" else contract.embedding.text_name
+    if wanted not in outputs:
+        raise ContractError(f"{tower} tower", f"an output {wanted!r}", f"outputs {sorted(outputs)}")
+    return outputs[wanted]
+
+
+def checked(
+    contract: Contract,
+    dataset: RetrievalDataset,
+    tower: Tower,
+    size: int,
+    outputs: Iterable[Array],
+    dim: int | None = None,
+) -> Embeddings:
+    """A tower's outputs for ``parts`` of that size as embeddings ``[N, D]``; ``dim``: what D has to be.
+
+    ContractError names the first image or text whose embedding breaks the contract, and towers that give
+    everything the same.
+    """
+    names = [str(path) for path in dataset.images] if tower == "image" else list(map(repr, dataset.texts))
+    batches: list[Array] = []
+    for part, batch in zip(parts(dataset, tower, size), outputs, strict=True):
+        _check(contract, tower, batch, names[part], dim)
+        dim = batch.shape[1]
+        batches.append(batch)
+    result: Embeddings = np.concatenate(batches).astype(np.float32, copy=False)
+    if len(result) > 1 and np.ptp(result, axis=0).max() <= SAME:
+        raise ContractError(
+            f"{tower} embedding",
+            f"different ones for different {tower}s",
+            f"the same for all {len(result)}, such as {names[0]} and {names[1]}",
+            f"The {tower} tower ignores its input, or its weights or its export are broken.",
+        )
+    return result
 
 
 def check_writable(path: Path) -> None:
@@ -98,32 +137,20 @@ def save(
         raise DatasetError(f"Embeddings can't be written to {path}: {error.strerror or error}.") from error
 
 
-def _embed(
+def _outputs(
     model: Model,
+    dataset: RetrievalDataset,
     tower: Tower,
-    names: Sequence[str],
-    batch_size: int,
-    dim: int | None,
-    done: Callable[[int], None],
-    prepare: Callable[[slice], Array],
-) -> Embeddings:
-    parts: list[Array] = []
-    for begin in range(0, len(names), batch_size):
-        part = slice(begin, begin + batch_size)
-        batch = model.run(tower, prepare(part))
-        _check(model.contract, tower, batch, names[part], dim)
-        dim = batch.shape[1]
-        parts.append(batch)
-        done(min(begin + batch_size, len(names)))
-    result: Embeddings = np.concatenate(parts).astype(np.float32, copy=False)
-    if len(result) > 1 and np.ptp(result, axis=0).max() <= SAME:
-        raise ContractError(
-            f"{tower} embedding",
-            f"different ones for different {tower}s",
-            f"the same for all {len(result)}, such as {names[0]} and {names[1]}",
-            f"The {tower} tower ignores its input, or its weights or its export are broken.",
-        )
-    return result
+    size: int,
+    done: int,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Array]:
+    for part in parts(dataset, tower, size):
+        batch = model.run(tower, prepared(model.contract, dataset, tower, part))
+        yield batch
+        done += len(batch)
+        if progress is not None:
+            progress(done, len(dataset.images) + len(dataset.texts))
 
 
 def _prepare_image(contract: Contract, path: Path) -> Array:

@@ -62,8 +62,14 @@ def evaluate(
     images, texts = embed.embed(model, dataset, batch_size, progress)
     if save_embeddings is not None:
         embed.save(Path(save_embeddings), dataset, images, texts, model.identity)
-    k = model.contract.metric.k
-    return metrics.score(images, texts, dataset, sorted({*metrics.KS, k}))
+    return scored(images, texts, dataset, model.contract)
+
+
+def scored(
+    images: embed.Embeddings, texts: embed.Embeddings, dataset: RetrievalDataset, contract: Contract
+) -> Scores:
+    """Scores of embeddings ``[N, D]`` in the dataset's order, at the usual ks and the contract's own."""
+    return metrics.score(images, texts, dataset, sorted({*metrics.KS, contract.metric.k}))
 
 
 def _opened(what: object, contract: Contract | None) -> embed.Model:
@@ -113,11 +119,7 @@ def _identity(pair: CompiledPair, contract: Contract) -> dict[str, Any]:
 
 def _run_compiled(pair: CompiledPair, contract: Contract, tower: Tower, batch: Array) -> Array:
     spec = contract.image if tower == "image" else contract.text
-    wanted = contract.embedding.image_name if tower == "image" else contract.embedding.text_name
-    outputs = pair.target.infer(pair.compiled[tower], {spec.name: batch})
-    if wanted not in outputs:
-        raise ContractError(f"{tower} tower", f"an output {wanted!r}", f"outputs {sorted(outputs)}")
-    return outputs[wanted]
+    return embed.output_of(contract, tower, pair.target.infer(pair.compiled[tower], {spec.name: batch}))
 
 
 def _run_torch(model: DualEncoder, tower: Tower, batch: Array) -> Array:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lpcvc_zoo.errors import RegistryError, TargetError, UnknownNameError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lpcvc_zoo.targets.base import Target
 
@@ -50,6 +50,17 @@ def get_target(name: str = "onnxruntime", **options: Any) -> Target:
             f"Target {name!r} can't be made with {given}: {error}. It takes: {takes}."
         ) from None
     return factory(**given)
+
+
+def expand_devices(name: str, devices: Sequence[str]) -> tuple[str, ...]:
+    """Devices of a target by name, groups such as "all-phones" taken apart where the target has any.
+
+    A target with groups has a static method ``expand`` from one word to names.
+    """
+    expand = getattr(_factory(name), "expand", None)
+    if expand is None:
+        return tuple(devices)
+    return tuple(dict.fromkeys(found for device in devices for found in expand(device)))
 
 
 def _factory(name: str) -> Callable[..., Target]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lpcvc_zoo.contract import Tower
 from lpcvc_zoo.errors import TargetError
+
+T = TypeVar("T")
+TicketKind = Literal["quantize", "compile", "profile", "inference"]
 
 
 class _Record(BaseModel):
@@ -20,6 +24,7 @@ class Ticket(_Record):
     ``versions``: of what the service runs it with, as far as known when it was submitted.
     """
 
+    kind: TicketKind
     key: str
     job_id: str
     name: str
@@ -40,10 +45,6 @@ class _JobReference(_Record):
         return (self.ticket,)
 
     @property
-    def job_ids(self) -> tuple[str, ...]:
-        return (self.ticket.job_id,)
-
-    @property
     def key(self) -> str:
         return self.ticket.key
 
@@ -56,8 +57,8 @@ class CompileReference(_JobReference):
     quantize: Ticket | None = None
 
     @property
-    def job_ids(self) -> tuple[str, ...]:
-        return (*((self.quantize.job_id,) if self.quantize else ()), self.ticket.job_id)
+    def tickets(self) -> tuple[Ticket, ...]:
+        return (self.ticket,) if self.quantize is None else (self.quantize, self.ticket)
 
 
 class ProfileReference(_JobReference):
@@ -79,10 +80,6 @@ class InferenceReference(_Record):
     tickets: tuple[Ticket, ...]
     samples: tuple[int, ...]
     distinct: int
-
-    @property
-    def job_ids(self) -> tuple[str, ...]:
-        return tuple(ticket.job_id for ticket in self.tickets)
 
     @property
     def key(self) -> str:
@@ -115,3 +112,13 @@ class JobFailedError(TargetError):
     def __init__(self, message: str, *, job_id: str, url: str, reason: str, transient: bool) -> None:
         super().__init__(message)
         self.job_id, self.url, self.reason, self.transient = job_id, url, reason, transient
+
+
+def until_done(work: Callable[[], T]) -> T:
+    """Do ``work``, which submits jobs and collects them, again where a job failed in passing."""
+    while True:
+        try:
+            return work()
+        except JobFailedError as error:
+            if not error.transient:
+                raise

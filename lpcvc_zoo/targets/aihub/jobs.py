@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from lpcvc_zoo.contract import Tower
 from lpcvc_zoo.targets.aihub.failures import may_pass
 from lpcvc_zoo.targets.aihub.service import Service
 from lpcvc_zoo.targets.aihub.store import JobRecord, Store
 from lpcvc_zoo.targets.aihub.uploads import KEPT, name_of
-from lpcvc_zoo.targets.references import JobFailedError, Ticket
+from lpcvc_zoo.targets.references import JobFailedError, Ticket, TicketKind
 
 ATTEMPTS = 3  # of one key in one process, where devices or the service fail
 
@@ -32,8 +33,9 @@ class Jobs:
 
     def submit(
         self,
+        kind: TicketKind,
+        tower: Tower,
         key: str,
-        label: str,
         options: str,
         prepare: Callable[[str], Callable[[], Any]],
         *,
@@ -50,7 +52,7 @@ class Jobs:
             if before is None or (before.failed is not None and before.retry):
                 attempt = before.attempt + 1 if before else 1
                 again = (str(attempt),) if attempt > 1 else ()
-                name = name_of(label, key[:KEPT], *again)
+                name = name_of(kind, tower, key[:KEPT], *again)
                 record, uncertain = JobRecord(name=name, since=time.time(), attempt=attempt), False
             else:
                 record, uncertain = before, before.job_id is None
@@ -63,6 +65,7 @@ class Jobs:
                 self._store.put("jobs", key, record)
             assert record.job_id is not None
             return Ticket(
+                kind=kind,
                 key=key,
                 job_id=record.job_id,
                 name=record.name,

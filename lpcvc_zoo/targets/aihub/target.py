@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, overload
+from typing import Any, Literal, Protocol, overload
 
 from lpcvc_zoo.errors import TargetError, UnknownNameError
 from lpcvc_zoo.targets.aihub.devices import (
     DEFAULT_DEVICE,
     FRAMEWORKS,
+    GROUPS,
     PRECISIONS,
     find_devices,
     problems,
@@ -28,17 +29,18 @@ from lpcvc_zoo.targets.base import Array, Compiled, Profile, Tower
 from lpcvc_zoo.targets.references import (
     CompileReference,
     InferenceReference,
-    JobFailedError,
     JobRunningError,
     ProfileReference,
     Reference,
     Ticket,
+    TicketKind,
+    until_done,
 )
 
 NAME = "aihub"
 NARROW = "--truncate_64bit_io"
+NAMES = {"quantize": "quantisation", "compile": "compilation", "profile": "profile", "inference": "inference"}
 MOST_UPLOAD_BYTES = 256 * 2**20  # of numbers in one dataset, before compression
-T = TypeVar("T")
 
 
 class Calibration(Protocol):
@@ -107,6 +109,13 @@ class AIHubTarget:
         self._calibration = None if precision == "float" else calibration
         store = Store(self.service.host)
         self._uploads, self._jobs = Uploads(self.service, store), Jobs(self.service, store)
+
+    @staticmethod
+    def expand(device: str) -> tuple[str, ...]:
+        """Names of the devices that a group or attribute stands for; a name or chipset stays as it is."""
+        if device not in GROUPS and ":" not in device:
+            return (device,)
+        return tuple(dict.fromkeys(found.name for found in find_devices(device, open_service().devices())))
 
     def fingerprint(self) -> dict[str, Any]:
         return {
@@ -191,7 +200,7 @@ class AIHubTarget:
 
     def state(self, reference: Reference) -> Literal["running", "done", "failed"]:
         """How far the jobs of a reference are, without waiting."""
-        states = [self.service.status(job_id) for job_id in reference.job_ids]
+        states = [self.service.status(ticket.job_id) for ticket in reference.tickets]
         if any(state.failure for state in states):
             return "failed"
         return "done" if all(state.success for state in states) else "running"
@@ -212,10 +221,9 @@ class AIHubTarget:
         after ``timeout_s``, TargetError where a result is missing or not plausible.
         """
         what = f"The {{}} of the {reference.tower} tower on {reference.device}"
+        for ticket in reference.tickets:
+            self._wait(ticket, what.format(NAMES[ticket.kind]))
         if isinstance(reference, CompileReference):
-            if reference.quantize is not None:
-                self._wait(reference.quantize, what.format("quantisation"))
-            self._wait(reference.ticket, what.format("compilation"))
             return Compiled(
                 target=self.name,
                 device=reference.device,
@@ -223,36 +231,36 @@ class AIHubTarget:
                 reference=reference.ticket.job_id,
                 source_sha256=reference.source_sha256,
             )
-        for ticket in reference.tickets:
-            self._wait(ticket, what.format(reference.kind))
         if isinstance(reference, ProfileReference):
             return self._profile(reference)
         outputs = [self._outputs(ticket, what.format("inference")) for ticket in reference.tickets]
         return joined(outputs, reference.samples, reference.distinct, what.format("inference"))
 
     def compile(self, onnx_file: Path, tower: Tower) -> Compiled:
-        return self._until_done(lambda: self.collect(self.submit_compile(onnx_file, tower)))
+        return until_done(lambda: self.collect(self.submit_compile(onnx_file, tower)))
 
     def profile(self, compiled: Compiled) -> Profile:
-        return self._until_done(lambda: self.collect(self.submit_profile(compiled)))
+        return until_done(lambda: self.collect(self.submit_profile(compiled)))
 
     def infer(self, compiled: Compiled, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run a batch on the device; outputs stacked in the order of the samples, and finite."""
-        return self._until_done(lambda: self.collect(self.submit_infer(compiled, inputs)))
+        return until_done(lambda: self.collect(self.submit_infer(compiled, inputs)))
 
     def _submit(
         self,
-        kind: str,
+        kind: TicketKind,
         tower: Tower,
         options: str,
         prepare: Callable[[str], Callable[[], Any]],
         facts: dict[str, Any],
         after: str | None = None,
     ) -> Ticket:
-        where = {"device": self.device, "os": self.info.os, "qairt": self.qairt, "series": self.series}
-        key = job_key(kind, {**where, "tower": tower, "options": options, **facts})
+        where = {"device": self.device, "os": self.info.os, "qairt": self.qairt}
+        if kind == "quantize":  # done without any device
+            where = {}
+        key = job_key(kind, {**where, "series": self.series, "tower": tower, "options": options, **facts})
         versions = {} if self.qairt is None else {"QAIRT": self.qairt}
-        return self._jobs.submit(key, f"{kind}-{tower}", options, prepare, after=after, versions=versions)
+        return self._jobs.submit(kind, tower, key, options, prepare, after=after, versions=versions)
 
     def _submit_quantize(self, source: Source, tower: Tower) -> Ticket:
         from qai_hub.client import QuantizeDtype
@@ -340,14 +348,6 @@ class AIHubTarget:
         if not found:
             raise TargetError(f"{what} gave no outputs. Job {ticket.job_id}, see {ticket.url}")
         return dict(found)
-
-    def _until_done(self, work: Callable[[], T]) -> T:
-        while True:
-            try:
-                return work()
-            except JobFailedError as error:
-                if not error.transient:
-                    raise
 
     def _compile_job(self, compiled: Compiled | CompileReference) -> str:
         if compiled.target != self.name:

@@ -1,0 +1,64 @@
+"""What a sweep is asked to do, and the targets it asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lpcvc_zoo.bench.plan import check_precisions
+from lpcvc_zoo.bench.steps import Tools
+from lpcvc_zoo.retrieval.calibration import Calibration
+from lpcvc_zoo.targets import expand_devices, get_target
+from lpcvc_zoo.targets.base import Target
+
+
+class SweepOptions(BaseModel):
+    """What to sweep and how. ``models`` are patterns as in ``plan.select``; None means the default.
+
+    ``pretrained``: published weights always (True), never (False), or where they are on this machine (None).
+
+    ``jobs`` exports run beside each other (default: one a CPU, four at most); ``threads``, ``runtime``,
+    ``series`` and what else is not None are the target's. ``devices`` may hold groups such as "all-phones".
+    ``precisions`` that a target quantises for are calibrated on the dataset ``calibration``. ``in_flight``:
+    how many models may have their jobs at remote targets at once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ("onnxruntime",)
+    devices: tuple[str, ...] = ()
+    runtime: str | None = None
+    contracts: tuple[str, ...] = ("lpcvc2026",)
+    precisions: tuple[str, ...] = ("float",)
+    text_length: int | None = Field(default=None, ge=2)
+    calibration: str = "photos"
+    series: str | None = None
+    dataset: str = "photos"
+    out: Path = Path("results")
+    quick: bool = False
+    pretrained: bool | None = None
+    force: bool = False
+    jobs: int | None = Field(default=None, ge=1)
+    in_flight: int = Field(default=8, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    evaluate_untrained: bool = False
+    fail_on_error: bool = False
+
+
+def make_targets(options: SweepOptions, tools: Tools) -> list[Target]:
+    """Every named target for every device and precision."""
+    check_precisions(options.precisions)
+    made: list[Target] = []
+    for name in options.targets:
+        for device in expand_devices(name, options.devices) or (None,):
+            for precision in options.precisions:
+                quantised: dict[str, Any] = {}
+                if precision != "float":
+                    data = tools.load_dataset(options.calibration)
+                    quantised = {"precision": precision, "calibration": Calibration(data)}
+                more = {"device": device, "runtime": options.runtime, "series": options.series}
+                made.append(get_target(name, threads=options.threads, **more, **quantised))
+    return made
