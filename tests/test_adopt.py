@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import aihub_sweep
 import foreign
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from aihub_server import AIHubServer
 from onnx import TensorProto
+from qai_hub import public_api_pb2 as pb
 from test_cli import command, from_json
 from tiny import two_photos
 
 from lpcvc_zoo import adopt, evaluate, get_contract, load_artifact
+from lpcvc_zoo.bench.artifacts import artifact_cells
 from lpcvc_zoo.data import sample_photos
 from lpcvc_zoo.errors import ContractError, ExportError
 from lpcvc_zoo.exporting.adopt import tower_of
+from lpcvc_zoo.targets import get_target
 
 RULES, SAMPLE = get_contract("lpcvc2026"), get_contract("lpcvc2026_sample")
 CAPTIONS = ["a red car.", "two dogs on a beach with a very long rope.", "sky."]
@@ -294,3 +300,53 @@ def test_the_command_adopts_and_the_others_take_the_folder(
     assert list(from_json(capsys, "profile", "texts", "--threads", "1")) == ["text"]
     status, _, err = command(capsys, "evaluate", "texts", "--dataset", str(data))
     assert (status, "no image tower" in err) == (1, True)
+
+
+def test_adopted_models_are_swept_beside_each_other_and_say_what_they_are(
+    tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image, text = foreign.image_tower(Path("i.onnx")), foreign.text_tower(Path("t.onnx"))
+    made = adopt(image, text, "pair", contract=SAMPLE)
+    adopt(image, None, "half", contract=SAMPLE)
+    data = two_photos(tmp_path / "two photos")
+    sweeping = [
+        "sweep",
+        "--artifacts",
+        "pair",
+        "--artifacts",
+        "half",
+        "--dataset",
+        str(data),
+        "--threads",
+        "1",
+    ]
+    pair, half = from_json(capsys, *sweeping)
+    assert (pair["entry"], pair["family"], pair["error"]) == ("pair", "adopted", None)
+    assert pair["weights"] == made.manifest.weights
+    assert pair["scores"]["images"] == 2
+    assert (pair["preprocess_ms"], pair["image_parity_cosine"], pair["image_size"]) == (None, None, None)
+    assert half["image"]["latency"]["iterations_ms"]
+    assert (half["text"], half["scores"], half["error"]) == (None, None, None)
+    page = Path("results/report.html").read_text()
+    assert "pair.adopted" in page
+    assert from_json(capsys, *sweeping) == [pair, half]  # nothing is measured twice
+
+
+def test_encodings_go_to_ai_hub_with_the_tower(hub: AIHubServer, tmp_path: Path) -> None:
+    given = tmp_path / "model.encodings"
+    given.write_text('{"activation_encodings": {}, "param_encodings": {"projection": [{"bitwidth": 8}]}}')
+    image = foreign.image_tower(tmp_path / "i.onnx")
+    plain = adopt(image, None, tmp_path / "plain", contract=SAMPLE)
+    quantised = adopt(image, None, tmp_path / "quantised", contract=SAMPLE, encodings={"image": given})
+    target = aihub_sweep.target()
+    for made in (plain, quantised):
+        target.profile(target.compile(made.path("image"), "image"))
+    uploaded = [item for item in hub.state.models.values() if not item.pb.producer_id]
+    assert [item.pb.model_type for item in uploaded] == [pb.MODEL_TYPE_ONNX, pb.MODEL_TYPE_AIMET_ONNX]
+    assert uploaded[1].file is not None
+    with zipfile.ZipFile(uploaded[1].file) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".encodings")]
+        assert json.loads(archive.read(name))["param_encodings"] == {"projection": [{"bitwidth": 8}]}
+    cells = artifact_cells([plain.folder, quantised.folder], [target, get_target()])
+    assert [cell.precision for cell in cells] == ["float", "float", "aimet", "float"]

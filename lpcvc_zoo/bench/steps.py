@@ -16,7 +16,7 @@ from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.exporting.artifact import Artifact, load_artifact
 from lpcvc_zoo.files import sha256_of
 from lpcvc_zoo.retrieval.metrics import Scores
-from lpcvc_zoo.targets.base import TOWERS, Compiled, Profile, Target, Tower
+from lpcvc_zoo.targets.base import Compiled, Profile, Target, Tower
 
 if TYPE_CHECKING:
     from lpcvc_zoo.entry import Entry
@@ -187,8 +187,7 @@ class CellWork:
         if self.cell.dataset is None:
             return
         manifest = artifact.manifest
-        hashes = " ".join(manifest.tower(tower).sha256 for tower in TOWERS)
-        source = f"{hashes} {self.cell.dataset}"
+        source = f"{manifest.hashes} {self.cell.dataset}"
         self.known["scores"] = remembered(
             self._ledger, self.cell.id, "score", source, self._since, Scores,
             lambda: tools.score(artifact, self.cell.target, self._compiled, dataset),

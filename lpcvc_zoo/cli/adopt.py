@@ -71,6 +71,8 @@ def adopt(
         f"opset {manifest.opset}",
         style="dim", highlight=False,
     )  # fmt: skip
+    if encodings["image"] or encodings["text"]:
+        out.print("AI Hub quantises by the encodings; ONNX Runtime runs floats.", style="dim")
     if "image" in manifest.towers:
         out.print(
             "Pixels arrive as the contract gives them: scale, mean and std must be inside the graph, and "

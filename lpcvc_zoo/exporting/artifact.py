@@ -82,6 +82,13 @@ class Manifest(_Record):
         """The towers there are: both, or the only one that was adopted."""
         return tuple(tower for tower in TOWERS if (self.image if tower == "image" else self.text) is not None)
 
+    @property
+    def hashes(self) -> str:
+        """The sha256 of every tower and its encodings, in order: what identifies the pair."""
+        towers = [self.tower(tower) for tower in self.towers]
+        kept = [file for tower in towers for file in (tower, tower.encodings) if file is not None]
+        return " ".join(file.sha256 for file in kept)
+
     def tower(self, tower: Tower) -> TowerFile:
         """ExportError where there is no such tower."""
         found = self.image if tower == "image" else self.text
