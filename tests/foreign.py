@@ -107,3 +107,16 @@ def text_tower(
         nodes.append(helper.make_node("LpNormalization", ["long"], [output], axis=-1, p=2))
     outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, [*shape[:-1], dim])]
     return _save(path, nodes, inputs, outputs, weights, opset)
+
+
+def large_image_tower(path: Path, size: int, dim: int = DIM) -> Path:
+    """The same for images of another size, their means taken over sixteenths."""
+    step = size // 4
+    nodes = [
+        helper.make_node("AveragePool", ["pixels"], ["pooled"], kernel_shape=[step] * 2, strides=[step] * 2),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "projection"], ["embedding"]),
+    ]
+    inputs = [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, (1, 3, size, size))]
+    outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, (1, dim))]
+    return _save(path, nodes, inputs, outputs, {"projection": _weights(48, dim, seed=0)}, 17)

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import lpcvc_zoo
-from lpcvc_zoo.cli import adopt, look, many, one
+from lpcvc_zoo.cli import adopt, hand_in, look, many, one
 from lpcvc_zoo.errors import ZooError
 
 app = typer.Typer(
@@ -52,6 +52,8 @@ for command in (
     one.evaluate,
     many.sweep,
     many.report,
+    hand_in.submit,
+    hand_in.bundle,
 ):
     app.command()(command)
 

@@ -102,16 +102,11 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model's towers on a target: latency, load time, memory."""
-    options = _options(pretrained, contract, image_size, text_length)
-    artifact = _in_folder(name, options)
-    from lpcvc_zoo.bench.locks import busy_machine, quiet_machine
-    from lpcvc_zoo.exporting.cache import cached_export
+    from lpcvc_zoo.bench.locks import quiet_machine
     from lpcvc_zoo.targets import get_target
 
     where = get_target(target, threads=threads, operators=operators or None)
-    if artifact is None:
-        with out.status(f"exporting {name}"), busy_machine():
-            artifact = cached_export(name, **options)
+    artifact = artifact_of(name, pretrained, contract, image_size, text_length)
     towers = artifact.manifest.towers
     with out.status(f"measuring {name}"), quiet_machine():
         profiles = {tower: where.profile(where.compile(artifact.path(tower), tower)) for tower in towers}
@@ -186,6 +181,25 @@ def evaluate(
     out.print(
         f"{name} ({weights}) on {scores.dataset}: {scores.images} images, {scores.texts} texts", style="dim"
     )
+
+
+def artifact_of(
+    name: str,
+    pretrained: str | None,
+    contract: str | None,
+    image_size: int | None,
+    text_length: int | None,
+) -> Artifact:
+    """The artifact in a folder of that name, or the export of a model of the zoo."""
+    options = _options(pretrained, contract, image_size, text_length)
+    artifact = _in_folder(name, options)
+    if artifact is not None:
+        return artifact
+    from lpcvc_zoo.bench.locks import busy_machine
+    from lpcvc_zoo.exporting.cache import cached_export
+
+    with out.status(f"exporting {name}"), busy_machine():
+        return cached_export(name, **options)
 
 
 def _options(
