@@ -13,15 +13,21 @@ if TYPE_CHECKING:
     from aihub_server import AIHubServer
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AIHubServer]:
-    """Qualcomm AI Hub on this machine, with the client pointed at it and all waiting cut short."""
+@pytest.fixture(scope="session")
+def hub_server() -> Iterator[AIHubServer]:
     from aihub_server import AIHubServer
 
+    with AIHubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def hub(hub_server: AIHubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AIHubServer:
+    """Qualcomm AI Hub on this machine, with the client pointed at it and all waiting cut short."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("LPCVC_ZOO_CACHE", str(tmp_path / "cache"))
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.001)))
-    with AIHubServer() as server:
-        monkeypatch.setenv("QAIHUB_CLIENT_INI", str(server.ini(tmp_path)))
-        yield server
+    monkeypatch.setenv("QAIHUB_CLIENT_INI", str(hub_server.ini(tmp_path)))
+    hub_server.reset()
+    return hub_server

@@ -34,6 +34,7 @@ from lpcvc_zoo.errors import LedgerError, TargetError
 from lpcvc_zoo.retrieval.records import RetrievalDataset
 from lpcvc_zoo.targets.base import AsyncTarget, Target
 from lpcvc_zoo.targets.onnxruntime import usable_cpus
+from lpcvc_zoo.targets.references import JobFailedError
 
 MOST_JOBS = 4  # each export may take a few GB
 POLL_S = 0.5
@@ -347,6 +348,8 @@ class _Sweep:
             except LedgerError:
                 raise
             except Exception as error:
+                if isinstance(cell.target, AsyncTarget) and not isinstance(error, JobFailedError):
+                    raise  # a later sweep may get it
                 problem = describe(error)
             if problem is not None:
                 self._progress.note(f"The in-graph preprocessing could not be measured by itself: {problem}")

@@ -194,7 +194,7 @@ class Api:
         """One step further: through its states, and to its end once the job it builds on has ended."""
         if job.ended:
             return
-        earlier = self.state.jobs.get(self.state.models[job.pb.model.model_id].pb.producer_id)
+        earlier = self.state.producer(job)
         if earlier is not None:
             self._advance(earlier)
             if not earlier.ended:

@@ -40,13 +40,9 @@ class AIHubServer:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="aihub_server_")
-        self.state = State(Path(self._folder.name))
-        self.api = Api(self.state)
-        self.faults: list[Fault] = []
-        self.choose: Callable[[str], Fault | None] | None = None
-        self.seen: list[str] = []
-        self.token = TOKEN
+        self.api = Api(State(Path(self._folder.name)))
         self._lock = threading.RLock()
+        self.reset()
         self._servers = [self._serve("127.0.0.1", self._api), self._serve("localhost", self._store)]
         self.url, self.api.store_url = (
             f"http://{name}:{server.server_port}"
@@ -63,6 +59,15 @@ class AIHubServer:
             server.shutdown()
             server.server_close()
         self._folder.cleanup()
+
+    def reset(self) -> None:
+        """Forget everything, faults too."""
+        self.state = self.api.state = State(Path(tempfile.mkdtemp(dir=self._folder.name)))
+        self.faults: list[Fault] = []
+        self.choose: Callable[[str], Fault | None] | None = None
+        self.seen: list[str] = []
+        self.token = TOKEN
+        self.api.profile_hook = self.api.output_hook = None
 
     @property
     def jobs(self) -> list[Job]:

@@ -84,14 +84,6 @@ class Job:
     def ended(self) -> bool:
         return self.state in ("DONE", "FAILED")
 
-    @property
-    def content(self) -> bytes:
-        """All that was asked for, but for the name."""
-        copy = type(self.pb)()
-        copy.CopyFrom(self.pb)
-        copy.name = ""
-        return self.kind.encode() + bytes(copy.SerializeToString(deterministic=True))
-
 
 class State:
     """Everything behind the API; calls are made under one lock."""
@@ -161,11 +153,35 @@ class State:
         self.jobs[job.id] = job
         return job
 
+    def producer(self, job: Job) -> Job | None:
+        """The job that makes what this one works on."""
+        return self.jobs.get(self.models[job.pb.model.model_id].pb.producer_id)
+
+    def meaning(self, job: Job) -> tuple[object, ...]:
+        """All that a job asks for, whatever it is called and however often its files were sent.
+
+        Names of uploads hold the hash of what is in them.
+        """
+        earlier, asked = self.producer(job), job.pb
+        source = self.models[asked.model.model_id].pb.name if earlier is None else self.meaning(earlier)
+        data = asked.calibration_dataset if job.kind in ("compile", "quantize") else asked.dataset
+        given = self.datasets[data.dataset_id].pb.name if data.dataset_id else ""
+        device = "" if job.kind == "quantize" else asked.device.name
+        return (job.kind, device, asked.options, source, given)
+
+    def lost(self, job: Job) -> bool:
+        """Whether a job failed, or is to work on what was not made."""
+        earlier = self.producer(job)
+        return job.state == "FAILED" or (earlier is not None and self.lost(earlier))
+
     def duplicates(self) -> list[list[Job]]:
-        """Jobs that were submitted again although none of them failed for a passing reason."""
-        groups: dict[bytes, list[Job]] = {}
+        """Jobs that mean the same, of which more than one is not lost."""
+        groups: dict[tuple[object, ...], list[Job]] = {}
         for job in self.jobs.values():
-            groups.setdefault(job.content, []).append(job)
-        return [
-            group for group in groups.values() if len([job for job in group if job.state != "FAILED"]) > 1
-        ]
+            if not self.lost(job):
+                groups.setdefault(self.meaning(job), []).append(job)
+        return [group for group in groups.values() if len(group) > 1]
+
+    def forgotten(self) -> list[Job]:
+        """Jobs that nobody asked about until they ended."""
+        return [job for job in self.jobs.values() if not job.ended and not self.lost(job)]

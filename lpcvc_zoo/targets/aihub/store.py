@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,16 +22,11 @@ R = TypeVar("R", bound=BaseModel)
 
 
 class Upload(BaseModel):
-    """A model or dataset at the service. ``expires``: seconds since the epoch, None where it never does."""
+    """A model or dataset at the service."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
-    expires: float | None = None
-
-    def is_current(self, margin_s: float = 86_400.0) -> bool:
-        """Whether it will be there for a day more, so that a queued job still finds it."""
-        return self.expires is None or self.expires > time.time() + margin_s
 
 
 class JobRecord(BaseModel):

@@ -283,7 +283,7 @@ class AIHubTarget:
             )
 
         facts = {"model": source.content, "calibration": key, "precision": self.precision}
-        return self._with_data(key, lambda: self._submit("quantize", tower, "", prepare, facts))
+        return self._submit("quantize", tower, "", prepare, facts)
 
     def _submit_part(self, job_id: str, tower: Tower, columns: dict[str, list[Any]]) -> Ticket:
         key = dataset_key(columns)
@@ -296,19 +296,7 @@ class AIHubTarget:
             )
 
         facts = {"compile": job_id, "data": key}
-        return self._with_data(
-            key, lambda: self._submit("inference", tower, options, prepare, facts, after=job_id)
-        )
-
-    def _with_data(self, key: str, submit: Callable[[], Ticket]) -> Ticket:
-        """Submit a job with a dataset; if the service says it expired, whatever we knew, send it again."""
-        try:
-            return submit()
-        except TargetError as error:
-            if "expired" not in str(error):
-                raise
-            self._uploads.forget_dataset(key)
-            return submit()
+        return self._submit("inference", tower, options, prepare, facts, after=job_id)
 
     def _wait(self, ticket: Ticket, what: str) -> None:
         began = time.monotonic()
@@ -338,17 +326,14 @@ class AIHubTarget:
         )
 
     def _outputs(self, ticket: Ticket, what: str) -> dict[str, list[Any]]:
-        job = self.service.job(ticket.job_id)
-        doing = f"fetch the outputs of {ticket.job_id}"
-        try:
-            found = self.service.call(doing, job.download_output_data)
-        except TargetError as error:
-            if "expired" not in str(error):
-                raise
-            raise self._jobs.failed(ticket, f"{what} is lost: {error}", str(error), retry=True) from None
-        if not found:
+        job, doing = self.service.job(ticket.job_id), f"fetch the outputs of {ticket.job_id}"
+        dataset = self.service.call(doing, job.get_output_dataset)
+        if dataset is None:
             raise TargetError(f"{what} gave no outputs. Job {ticket.job_id}, see {ticket.url}")
-        return dict(found)
+        if dataset.is_expired():
+            reason = "its outputs expired at the service"
+            raise self._jobs.failed(ticket, f"{what} is lost: {reason}.", reason, retry=True)
+        return dict(self.service.call(doing, dataset.download))
 
     def _compile_job(self, compiled: Compiled | CompileReference) -> str:
         if compiled.target != self.name:

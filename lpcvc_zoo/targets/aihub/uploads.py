@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from lpcvc_zoo.targets.aihub.service import Service
 from lpcvc_zoo.targets.aihub.source import Source
 from lpcvc_zoo.targets.aihub.store import Store, Upload
 
+DAY_S = 86_400
 KEPT = 32  # characters of a hash in names: the service's names need not be unique, ours are
 
 
@@ -47,9 +49,6 @@ class Uploads:
 
         return self._once("datasets", key, name, client.get_dataset, send, lambda data: data.dataset_id)
 
-    def forget_dataset(self, key: str) -> None:
-        self._store.drop("datasets", key)
-
     def _once(
         self,
         kind: str,
@@ -61,10 +60,10 @@ class Uploads:
     ) -> Any:
         with self._store.held(kind, key):
             known = self._store.get(kind, key, Upload)
-            if known is not None and known.is_current():
+            if known is not None:
                 try:
                     found = self._service.call(f"look up {known.id}", get, known.id)
-                    if found.name == name:
+                    if found.name == name and not _expired(found):
                         return found
                 except ServiceUnavailableError:
                     raise
@@ -75,9 +74,13 @@ class Uploads:
                 # The answer to an upload is not proof: look at what is really there under that id.
                 found = self._service.call(f"look up {sent}", get, sent)
                 if found.name == name:
-                    expires = getattr(found, "expiration_time", None)
-                    upload = Upload(id=sent, expires=None if expires is None else expires.timestamp())
-                    self._store.put(kind, key, upload)
+                    self._store.put(kind, key, Upload(id=sent))
                     return found
                 self._service.patience.pause(failures)
         raise TargetError(f"Could not upload {name}: {self._service.api_url} answers with the ids of others.")
+
+
+def _expired(found: Any) -> bool:
+    """Whether a dataset will be gone within a day: a job in a queue might not find it. Models stay."""
+    expires = getattr(found, "expiration_time", None)
+    return expires is not None and expires.timestamp() < time.time() + DAY_S
