@@ -193,6 +193,23 @@ def test_the_stated_budget_decides_and_the_measured_one_where_none_is_stated(
     assert [check.passed for check in _budget(latencies, budget, reference)] == passed
 
 
+def test_the_reference_is_measured_on_the_same_device_where_asked_for(
+    hub: AIHubServer, pair: Artifact, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def exported(name: str, **options: Any) -> Artifact:  # the real one takes a minute
+        asked.append((name, options))
+        return pair
+
+    monkeypatch.setattr("lpcvc_zoo.exporting.cache.cached_export", exported)
+    jobs = compiled(pair)
+    found = from_json(capsys, "submit", *jobs, *CONTRACT, "--measure-reference")["review"]
+    assert asked == [("openai_clip_vit_b16", {"contract": SAMPLE.name})]
+    assert found["reference_ms"] == pytest.approx(found["image_ms"] + found["text_ms"])
+    assert checks({"review": found})["measured reference"] is True
+
+
 # ---- sharing
 
 
@@ -384,8 +401,10 @@ def test_a_bundle_is_whole_or_the_earlier_one_stays(
     assert (tmp_path / "bundle.zip").read_bytes() == before
     assert (tmp_path / "bundle" / "evaluate.py").is_file()
     assert not list(tmp_path.glob(".bundle*"))
-    with pytest.raises(SubmissionError, match="holds something else"):
-        write_bundle(pair, pair.folder)
+    (tmp_path / "bundle" / "notes.txt").write_text("mine")
+    with pytest.raises(SubmissionError, match=r"it holds other files \(notes\.txt\)"):
+        write_bundle(pair, tmp_path / "bundle")
+    assert (tmp_path / "bundle.zip").read_bytes() == before
     half = adopt(tmp_path / "i.onnx", None, tmp_path / "half", contract=SAMPLE)
     with pytest.raises(SubmissionError, match="no more than the image tower"):
         write_bundle(half, tmp_path / "another")

@@ -60,7 +60,16 @@ def submit(
     without --yes. Run again after a stop, it shares only what is not shared yet.
     """
     from lpcvc_zoo.retrieval.datasets import load_dataset
-    from lpcvc_zoo.submission import Submission, find_row, read_rows, reference_ms, review, share, sharing
+    from lpcvc_zoo.submission import (
+        Submission,
+        find_row,
+        folder_of,
+        read_rows,
+        reference_ms,
+        review,
+        share,
+        sharing,
+    )
     from lpcvc_zoo.submission.rows import compile_jobs, name_of
     from lpcvc_zoo.targets.aihub import AIHubTarget, open_service
 
@@ -91,7 +100,10 @@ def submit(
     if as_json:
         print_json(submission.model_dump(mode="json") | {"ready": seen.ready, "form": submission.form})
     elif yes:
-        out.print(f"\nBoth jobs are shared with {address}. The form's fields, also in {folder}:")
+        kept = folder_of(seen, folder)
+        out.print(
+            f"\nBoth jobs are shared with {address}. The form's fields, also in {kept}:", soft_wrap=True
+        )
         for label, value in submission.form.items():
             out.print(f"  {label}: {escape(value)}", highlight=False, soft_wrap=True)
     elif seen.ready:

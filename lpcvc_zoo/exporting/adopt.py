@@ -27,7 +27,7 @@ from lpcvc_zoo.exporting.artifact import (
     TowerFile,
     load_artifact,
 )
-from lpcvc_zoo.files import sha256_of, write_text
+from lpcvc_zoo.files import put_folder, sha256_of, write_text
 
 if TYPE_CHECKING:
     import onnx
@@ -62,7 +62,8 @@ def adopt(
     Pixels arrive as the contract gives them: scale, mean and std must be inside the graph, and whether they
     are can't be seen from it. ``encodings``: AIMET's, kept beside the tower, its names changed with the
     graph's. ``name``: default, the folder's. ExportError where a file can't be read, is above 2 GB, or does
-    not run in ONNX Runtime. The folder appears whole or not at all; an earlier adoption there is replaced.
+    not run in ONNX Runtime. The folder appears whole or not at all; an earlier adoption of the
+    same towers there is replaced.
     """
     started = time.monotonic()
     out_dir, given = Path(out_dir), {"image": image, "text": text}
@@ -73,8 +74,6 @@ def adopt(
     name = name or re.sub(r"[^a-z0-9_\-]+", "_", out_dir.resolve().name.lower()).strip("_-")
     if not re.fullmatch(NAME_PATTERN, name):
         raise ExportError(f"The name {name!r} won't do: expected lower-case letters, digits, _ and -.")
-    if out_dir.exists() and any(out_dir.iterdir()) and not (out_dir / MANIFEST).is_file():
-        raise ExportError(f"{out_dir} holds something else: expected a new folder, or one of an artifact.")
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}."))
     try:
@@ -103,9 +102,9 @@ def adopt(
             seconds=round(time.monotonic() - started, 2),
         )
         write_text(temporary / MANIFEST, manifest.model_dump_json(indent=2))
-        temporary.chmod(0o755)  # mkdtemp makes it private
-        shutil.rmtree(out_dir, ignore_errors=True)
-        temporary.rename(out_dir)
+        put_folder(temporary, out_dir)
+    except OSError as error:
+        raise ExportError(f"{out_dir} can't be written: {error.strerror or error}.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return load_artifact(out_dir)

@@ -5,6 +5,7 @@
 
 from lpcvc_zoo.submission.bundle import write_bundle as write_bundle
 from lpcvc_zoo.submission.record import Submission as Submission
+from lpcvc_zoo.submission.record import folder_of as folder_of
 from lpcvc_zoo.submission.record import share as share
 from lpcvc_zoo.submission.record import sharing as sharing
 from lpcvc_zoo.submission.review import Check as Check

@@ -13,7 +13,7 @@ from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.contract import TOWERS, get_contract
 from lpcvc_zoo.errors import SubmissionError
 from lpcvc_zoo.exporting.artifact import MANIFEST, Artifact
-from lpcvc_zoo.files import written_whole
+from lpcvc_zoo.files import put_folder, written_whole
 from lpcvc_zoo.preprocess import clip_tokenizer
 
 NEEDED = ("numpy", "onnxruntime", "pillow", "tokenizers")
@@ -34,15 +34,13 @@ def write_bundle(artifact: Artifact, out: str | Path, rows: Iterable[ResultRow] 
     """Write the folder ``out`` and ``out.zip`` beside it, each whole or not at all; returns the zip's path.
 
     Of ``rows`` those are kept that were measured with exactly these files. An earlier bundle is replaced;
-    SubmissionError where anything else is in the way, or where a tower is missing.
+    SubmissionError where the folder holds other files, or where a tower is missing.
     """
     out, manifest = Path(out), artifact.manifest
     if manifest.towers != TOWERS:
         raise SubmissionError(
             f"{manifest.entry} has no more than the {manifest.towers[0]} tower: expected both."
         )
-    if out.exists() and not ((out / MANIFEST).is_file() and (out / "evaluate.py").is_file()):
-        raise SubmissionError(f"{out} holds something else: expected a new folder, or one of a bundle.")
     artifact.verify()
     hashes = (manifest.tower("image").sha256, manifest.tower("text").sha256)
     kept = [row for row in rows if (row.image_sha256, row.text_sha256) == hashes and row.error is None]
@@ -54,8 +52,7 @@ def write_bundle(artifact: Artifact, out: str | Path, rows: Iterable[ResultRow] 
             folder.mkdir()
             _fill(folder, artifact, kept)
             archive = shutil.make_archive(str(temporary / "bundle"), "zip", temporary, out.name)
-            shutil.rmtree(out, ignore_errors=True)
-            folder.rename(out)
+            put_folder(folder, out)
             zipped = out.with_name(f"{out.name}.zip")
             Path(archive).replace(zipped)
         finally:

@@ -45,6 +45,7 @@ class Submission(BaseModel):
 
 
 def folder_of(review: Review, parent: Path) -> Path:
+    """Where ``share`` writes: a folder of the two jobs' own."""
     return parent / f"{review.image.id}-{review.text.id}"
 
 

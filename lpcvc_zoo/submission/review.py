@@ -108,6 +108,9 @@ def review(
         same = sizes["image"] == sizes["text"]
         detail = f"image {sizes['image']}, text {sizes['text']}"
         checks.append(Check(name="one embedding size", passed=same, detail=detail))
+    if row is not None:
+        detail = row.weights if row.trained else "untrained: good for a rehearsal, and for nothing else"
+        checks.append(Check(name="weights", passed=True if row.trained else None, detail=detail))
     usable = len(sizes) == len(TOWERS)
     latencies = _latencies(target, compiled, row) if usable else {}
     budget = budget_ms if budget_ms is not None else contract.latency_budget_ms
