@@ -1,6 +1,7 @@
 """Exports of a few nodes under a real contract, for sweeps against the loopback service.
 
-Run as a program it is such a sweep in a process of its own, which tests may kill: OUT DATASET.
+Run as a program it is such a sweep in a process of its own, which tests may kill: OUT DATASET, and "all" for
+every built-in entry instead of three stand-ins.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def export(name: str, weights: str, contract: str, text_length: int | None) -> s
     folder = Path(os.environ[sweep_fakes.FOLDER]) / name
     if (folder / MANIFEST).exists():
         return str(folder)
-    spec, numbers = get_contract(contract), np.random.default_rng(int(name[-1]))
+    spec, numbers = get_contract(contract), np.random.default_rng(list(name.encode()))
     names = spec.image.name, spec.text.name
     image = _save(
         folder,
@@ -177,7 +178,7 @@ def comparable(row: ResultRow) -> dict[str, Any]:
 if __name__ == "__main__":
     sleep = time.sleep
     time.sleep = lambda seconds: sleep(min(seconds, 0.005))  # type: ignore[assignment]
-    outcome = run(
-        options(Path(sys.argv[1]), Path(sys.argv[2])), tools=TOOLS, entries=ENTRIES, targets=[target()]
-    )
+    asked = options(Path(sys.argv[1]), Path(sys.argv[2]), models=("*",), jobs=1)
+    entries = None if sys.argv[3:] == ["all"] else ENTRIES
+    outcome = run(asked, tools=TOOLS, entries=entries, targets=[target()])
     sys.exit(outcome.exit_code(True))

@@ -33,7 +33,7 @@ from lpcvc_zoo.errors import TargetError
 from lpcvc_zoo.targets.aihub.store import Store
 
 HERE = Path(__file__).parent
-CASES, PARTS = 200, 8
+CASES, PARTS = 200, 4
 BOUNDARIES = 150  # of a sweep over one model, about
 
 
@@ -171,9 +171,9 @@ def killed_sweep(hub: AIHubServer, place: tuple[Path, Path]) -> Iterator[Callabl
     folder, dataset = place
     children: list[subprocess.Popen[bytes]] = []
 
-    def go(word: str, count: int) -> int:
+    def go(word: str, count: int, *more: str) -> int:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
-        command = [sys.executable, str(HERE / "aihub_sweep.py"), str(folder / "out"), str(dataset)]
+        command = [sys.executable, str(HERE / "aihub_sweep.py"), str(folder / "out"), str(dataset), *more]
         left = count
 
         def choose(line: str) -> Fault | None:
@@ -197,7 +197,7 @@ def killed_sweep(hub: AIHubServer, place: tuple[Path, Path]) -> Iterator[Callabl
 
 @pytest.mark.slow
 def test_a_killed_process_is_no_different(
-    hub: AIHubServer, place: tuple[Path, Path], killed_sweep: Callable[[str, int], int]
+    hub: AIHubServer, place: tuple[Path, Path], killed_sweep: Callable[..., int]
 ) -> None:
     folder, _ = place
     hub.state.slow = 2
@@ -207,3 +207,24 @@ def test_a_killed_process_is_no_different(
     rows = rows_of(folder / "out")
     assert [row["error"] for row in rows] == [None] * len(ENTRIES)
     is_sound(hub, folder / "out")
+
+
+@pytest.mark.slow
+def test_all_built_in_entries_killed_ten_times_give_the_undisturbed_table(
+    hub: AIHubServer, place: tuple[Path, Path], killed_sweep: Callable[..., int]
+) -> None:
+    """Every entry of the registry, its towers replaced by some of a few nodes."""
+    folder, _ = place
+    assert killed_sweep("never", 1, "all") == 0
+    undisturbed = rows_of(folder / "out")
+    assert len(undisturbed) > 20
+    (folder / "out").rename(folder / "undisturbed")
+    (folder / "cache").rename(folder / "undisturbed cache")
+    hub.reset()
+    moments = [("POST /api/v1/jobs/", 7), ("/result/", 5), ("PUT /models/", 3), ("GET /api/v1/jobs/", 12)]
+    for kill in range(10):
+        assert killed_sweep(*moments[kill % len(moments)], "all") == -signal.SIGKILL
+    assert killed_sweep("never", 1, "all") == 0
+    assert rows_of(folder / "out") == undisturbed
+    assert hub.state.duplicates() == []
+    assert hub.state.forgotten() == []

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from rows import CHANCE, MODELS, RECALLS, failed, mixed_sweep, profile, row, scores, untrained_sweep
 
+from lpcvc_zoo.bench.outcome import REPORT_FILES
 from lpcvc_zoo.bench.pareto import compare
 from lpcvc_zoo.bench.report import figure, words, write_report
 from lpcvc_zoo.bench.report.labels import Box, Label, place, spread
 from lpcvc_zoo.bench.report.table import csv_text, json_text
 from lpcvc_zoo.bench.report.view import height, milliseconds, names, parts, styles
 from lpcvc_zoo.bench.row import ResultRow
-from lpcvc_zoo.bench.sweep import REPORT_FILES
 
 PHONE = "XR2 Gen 2 (Proxy)"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,10 +23,11 @@ from lpcvc_zoo.bench.steps import CellWork, describe
 from lpcvc_zoo.contract import TOWERS, Tower, get_contract
 from lpcvc_zoo.exporting.artifact import Artifact, Parity
 from lpcvc_zoo.files import sha256_of
-from lpcvc_zoo.retrieval import embed
+from lpcvc_zoo.retrieval.embed import Embeddings, parts
 from lpcvc_zoo.retrieval.evaluate import scored
 from lpcvc_zoo.retrieval.metrics import Scores
 from lpcvc_zoo.retrieval.records import RetrievalDataset
+from lpcvc_zoo.retrieval.remote import BATCH, batch, joined
 from lpcvc_zoo.targets.base import Array, AsyncTarget, Compiled, Profile
 from lpcvc_zoo.targets.references import (
     CompileReference,
@@ -36,7 +38,6 @@ from lpcvc_zoo.targets.references import (
     until_done,
 )
 
-BATCH: dict[Tower, int] = {"image": 16, "text": 4096}  # 200 MB of images under lpcvc2026, and 3 MB of texts
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R", CompileReference, ProfileReference, InferenceReference)
 
@@ -177,38 +178,31 @@ class RemoteWork(CellWork):
     ) -> list[InferenceReference]:
         """References to the batches of a dataset, in order; prepares only what was not submitted before."""
         contract, tower = get_contract(artifact.manifest.contract), compiling.tower
-        name = contract.image.name if tower == "image" else contract.text.name
         source = f"{compiling.ticket.job_id} {self.cell.dataset}"
 
         def submit(part: slice) -> InferenceReference:
-            return self._steps.target.submit_infer(
-                compiling, {name: embed.prepared(contract, dataset, tower, part)}
-            )
+            return self._steps.target.submit_infer(compiling, batch(contract, dataset, tower, part))
 
         return [
             self._steps.submit(
                 f"infer {tower} {number}", source, InferenceReference, partial(submit, part)
             )
-            for number, part in enumerate(embed.parts(dataset, tower, BATCH[tower]))
+            for number, part in enumerate(parts(dataset, tower, BATCH[tower]))
         ]  # fmt: skip
 
     def _score(
         self, artifact: Artifact, dataset: RetrievalDataset, torch_embeddings: str | None
     ) -> DeviceScores:
         contract = get_contract(artifact.manifest.contract)
-        found: dict[Tower, embed.Embeddings] = {}
+        outputs: dict[Tower, Iterator[dict[str, Array]]] = {}
         for tower in TOWERS:
-            references = self._inferring(
-                self._steps.submit_measurement(tower, *_file(artifact, tower), tower), artifact, dataset
-            )
-            outputs = (
-                embed.output_of(contract, tower, self._outputs(f"infer {tower} {number}", reference))
-                for number, reference in enumerate(references)
-            )
-            dim = None if tower == "image" else found["image"].shape[1]
-            found[tower] = embed.checked(contract, dataset, tower, BATCH[tower], outputs, dim)
+            compiling = self._steps.submit_measurement(tower, *_file(artifact, tower), tower)
+            references = self._inferring(compiling, artifact, dataset)
+            outputs[tower] = map(self._outputs, (f"infer {tower} {n}" for n in count()), references)
+        images, texts = joined(contract, dataset, outputs)
+        found: dict[Tower, Embeddings] = {"image": images, "text": texts}
         return DeviceScores(
-            scores=scored(found["image"], found["text"], dataset, contract),
+            scores=scored(images, texts, dataset, contract),
             parity={} if torch_embeddings is None else _parity(found, Path(torch_embeddings)),
         )
 
@@ -221,7 +215,7 @@ def _file(artifact: Artifact, tower: Tower) -> tuple[Path, str]:
     return artifact.path(tower), artifact.manifest.tower(tower).sha256
 
 
-def _parity(found: dict[Tower, embed.Embeddings], torch_embeddings: Path) -> dict[Tower, Parity]:
+def _parity(found: dict[Tower, Embeddings], torch_embeddings: Path) -> dict[Tower, Parity]:
     """How far embeddings are from those that torch gave for the same dataset, saved by ``embed.save``."""
     parity: dict[Tower, Parity] = {}
     with np.load(torch_embeddings) as saved:

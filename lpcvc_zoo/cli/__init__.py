@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import lpcvc_zoo
-from lpcvc_zoo.cli import adopt, hand_in, look, many, one
+from lpcvc_zoo.cli import adopt, hand_in, look, many, one, remote
 from lpcvc_zoo.errors import ZooError
 
 app = typer.Typer(
@@ -54,6 +54,8 @@ for command in (
     many.report,
     hand_in.submit,
     hand_in.bundle,
+    remote.devices,
+    remote.doctor,
 ):
     app.command()(command)
 

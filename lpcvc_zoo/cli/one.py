@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +13,13 @@ from rich.markup import escape
 from lpcvc_zoo import registry
 from lpcvc_zoo.cli.shared import (
     AsJson,
+    Calibration,
     ContractName,
+    Device,
     ImageSize,
     Name,
+    Precision,
+    Runtime,
     TargetName,
     TextLength,
     Threads,
@@ -30,7 +35,7 @@ from lpcvc_zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from lpcvc_zoo.exporting.artifact import Artifact
-    from lpcvc_zoo.targets.base import Profile
+    from lpcvc_zoo.targets.base import Profile, Target
 
 NameOrFolder = Annotated[
     str,
@@ -97,6 +102,10 @@ def profile(
     image_size: ImageSize = None,
     text_length: TextLength = None,
     target: TargetName = "onnxruntime",
+    device: Device = None,
+    runtime: Runtime = None,
+    precision: Precision = None,
+    calibration: Calibration = "photos",
     threads: Threads = None,
     operators: Annotated[bool, typer.Option("--operators", help="Also time every operator.")] = False,
     as_json: AsJson = False,
@@ -105,10 +114,12 @@ def profile(
     from lpcvc_zoo.bench.locks import quiet_machine
     from lpcvc_zoo.targets import get_target
 
-    where = get_target(target, threads=threads, operators=operators or None)
+    more = _where(device, runtime, precision, calibration)
+    where = get_target(target, threads=threads, operators=operators or None, **more)
     artifact = artifact_of(name, pretrained, contract, image_size, text_length)
     towers = artifact.manifest.towers
-    with out.status(f"measuring {name}"), quiet_machine():
+    with out.status(f"measuring {name}"), quiet_machine() if where.exclusive else nullcontext():
+        _submit(where, artifact, measured=True)
         profiles = {tower: where.profile(where.compile(artifact.path(tower), tower)) for tower in towers}
     if as_json:
         print_json({tower: measured.model_dump(mode="json") for tower, measured in profiles.items()})
@@ -118,8 +129,13 @@ def profile(
         shown.add_row(tower, *_measured(measured))
     out.print(shown)
     first = next(iter(profiles.values()))
+    for measured in profiles.values():
+        if measured.job_url is not None:
+            units = ", ".join(f"{count} {unit}" for unit, count in (measured.layers_by_unit or {}).items())
+            out.print(f"{measured.job_url}  layers: {units}", style="dim", highlight=False, soft_wrap=True)
     versions = ", ".join(f"{tool} {version}" for tool, version in first.runtime_versions.items())
-    out.print(f"{first.device}, {first.threads} threads, {versions}", style="dim", highlight=False)
+    threads_shown = f", {first.threads} threads" if first.threads else ""
+    out.print(f"{first.device}{threads_shown}, {versions}", style="dim", highlight=False)
     if operators:
         _print_operators(profiles)
 
@@ -134,6 +150,10 @@ def evaluate(
     target: Annotated[
         str | None, typer.Option("--target", help="Score the exported towers there instead of torch.")
     ] = None,
+    device: Device = None,
+    runtime: Runtime = None,
+    precision: Precision = None,
+    calibration: Calibration = "photos",
     images: Annotated[Path | None, typer.Option(help="Where the images of your own dataset are.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of a Karpathy JSON; test by default.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Any flaw of the dataset is an error.")] = False,
@@ -160,8 +180,10 @@ def evaluate(
 
         artifact = artifact or cached_export(name, **options)
         weights, own = artifact.manifest.weights, get_contract(artifact.manifest.contract)
-        where = get_target(target or "onnxruntime")
-        what = CompiledPair(where, {t: where.compile(artifact.path(t), t) for t in TOWERS})
+        files = {tower: artifact.path(tower) for tower in TOWERS}  # half a pair ends here
+        where = get_target(target or "onnxruntime", **_where(device, runtime, precision, calibration))
+        _submit(where, artifact, measured=False)
+        what = CompiledPair(where, {tower: where.compile(files[tower], tower) for tower in TOWERS})
     with out.status(f"scoring {name} on {data.name}"):
         scores = score(what, data, contract=own, save_embeddings=save_embeddings)
     if as_json:
@@ -200,6 +222,30 @@ def artifact_of(
 
     with out.status(f"exporting {name}"), busy_machine():
         return cached_export(name, **options)
+
+
+def _where(
+    device: str | None, runtime: str | None, precision: str | None, calibration: str
+) -> dict[str, Any]:
+    """What a target is asked for beyond its name."""
+    asked: dict[str, Any] = {"device": device, "runtime": runtime}
+    if precision not in (None, "float"):
+        from lpcvc_zoo.retrieval.calibration import Calibration as CalibrationData
+        from lpcvc_zoo.retrieval.datasets import load_dataset
+
+        asked |= {"precision": precision, "calibration": CalibrationData(load_dataset(calibration))}
+    return asked
+
+
+def _submit(where: Target, artifact: Artifact, *, measured: bool) -> None:
+    """Have both towers under way before anyone waits, where a target works elsewhere."""
+    from lpcvc_zoo.targets.base import AsyncTarget
+
+    if isinstance(where, AsyncTarget):
+        for tower in artifact.manifest.towers:
+            compiling = where.submit_compile(artifact.path(tower), tower)
+            if measured:
+                where.submit_profile(compiling)
 
 
 def _options(

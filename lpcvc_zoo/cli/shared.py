@@ -35,6 +35,12 @@ TextLength = Annotated[
     int | None, typer.Option(help="Cut the text sequence to this many tokens inside the graph.")
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of the target; its own choice by default.")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Of a remote target: a name, chipset or attribute; its own choice by default."),
+]
+Precision = Annotated[str | None, typer.Option(help="Of a remote target: float, w8a16 or w8a8.")]
+Calibration = Annotated[str, typer.Option(help="The dataset that quantisation looks at.")]
 Runtime = Annotated[
     str | None, typer.Option(help="Of a remote target: qnn_dlc, qnn_context_binary, onnx, tflite, ...")
 ]

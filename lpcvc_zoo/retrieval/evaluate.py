@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from lpcvc_zoo.contract import TOWERS, Contract, Tower, get_contract
 from lpcvc_zoo.errors import ContractError
 from lpcvc_zoo.exporting.artifact import Artifact
-from lpcvc_zoo.retrieval import embed, metrics
+from lpcvc_zoo.retrieval import embed, metrics, remote
 from lpcvc_zoo.retrieval.datasets import load_dataset
 from lpcvc_zoo.retrieval.metrics import Scores
 from lpcvc_zoo.retrieval.records import RetrievalDataset
 from lpcvc_zoo.targets import get_target
-from lpcvc_zoo.targets.base import Array, Compiled, Target
+from lpcvc_zoo.targets.base import Array, AsyncTarget, Compiled, Target
 
 if TYPE_CHECKING:
     from lpcvc_zoo.model import DualEncoder
@@ -47,7 +47,8 @@ def evaluate(
     for a target. ``dataset``: one already loaded, or a name or path for ``load_dataset``. ``contract`` is
     needed for compiled towers, which don't say theirs; otherwise it must be the model's own. Images are
     prepared ``batch_size`` at a time. ``save_embeddings`` names an .npz to write (see ``embed.save``).
-    ``progress`` is called with how many images and texts are done, and how many there are.
+    ``progress`` is called with how many images and texts are done, and how many there are; neither applies to
+    an ``AsyncTarget``, which gets everything at once.
 
     Raises ContractError for an image that can't be read, for embeddings that break the contract (naming tower
     and image or text) and for towers that give everything the same embedding.
@@ -59,7 +60,10 @@ def evaluate(
     if save_embeddings is not None:
         embed.check_writable(Path(save_embeddings))  # before the work, not after it
     model = _opened(what, get_contract(contract) if isinstance(contract, str) else contract)
-    images, texts = embed.embed(model, dataset, batch_size, progress)
+    if isinstance(what, CompiledPair) and isinstance(what.target, AsyncTarget):
+        images, texts = remote.embed(what.target, what.compiled, model.contract, dataset)
+    else:
+        images, texts = embed.embed(model, dataset, batch_size, progress)
     if save_embeddings is not None:
         embed.save(Path(save_embeddings), dataset, images, texts, model.identity)
     return scored(images, texts, dataset, model.contract)

@@ -87,6 +87,7 @@ def columns_of(rows: Sequence[ResultRow]) -> Columns:
     for tower in TOWERS:
         columns |= _tower_columns(tower)
     columns |= {
+        "jobs": lambda row: [job.url for job in row.jobs] or None,
         "versions": lambda row: row.versions,
         "created_utc": lambda row: row.created,
         "key": lambda row: row.key,
@@ -116,13 +117,26 @@ def _tower_columns(tower: Tower) -> Columns:
         ),
         f"{tower}_load_ms": profiled(lambda profile: profile.load_ms),
         f"{tower}_peak_memory_bytes": profiled(lambda profile: profile.peak_memory_bytes),
+        f"{tower}_peak_memory_range_bytes": profiled(lambda profile: profile.peak_memory_range_bytes),
+        f"{tower}_layers_by_unit": profiled(lambda profile: profile.layers_by_unit),
         f"{tower}_file_bytes": profiled(lambda profile: profile.file_bytes),
         f"{tower}_parity_cosine": of("parity_cosine"),
+        f"{tower}_device_min_cosine": lambda row: _device_cosine(row, tower),
         f"{tower}_sha256": of("sha256"),
         f"{tower}_job_id": profiled(lambda profile: profile.job_id),
         f"{tower}_job_url": profiled(lambda profile: profile.job_url),
+        f"{tower}_compile_job_id": lambda row: _compile_job(row, tower),
         f"{tower}_runtime_versions": profiled(lambda profile: profile.runtime_versions),
     }
+
+
+def _device_cosine(row: ResultRow, tower: Tower) -> float | None:
+    parity = row.image_device_parity if tower == "image" else row.text_device_parity
+    return None if parity is None else parity.min_cosine
+
+
+def _compile_job(row: ResultRow, tower: Tower) -> str | None:
+    return next((job.id for job in row.jobs if (job.kind, job.tower) == ("compile", tower)), None)
 
 
 def _recall_columns(rows: Sequence[ResultRow]) -> Columns:

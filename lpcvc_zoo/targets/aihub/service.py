@@ -165,6 +165,13 @@ class Service:
         ).compile_job
         return dict(api_utils.tensor_type_list_pb_to_list_shapes(job.target_tensor_type_list))
 
+    def greet(self) -> None:
+        """Ask who we are, once: raises unless the service answers and takes this token and client."""
+        from qai_hub import public_rest_api
+
+        with _client_repeats_nothing():
+            self.call("reach AI Hub", self.client._api_call, public_rest_api.get_auth_user)
+
     def devices(self) -> tuple[DeviceInfo, ...]:
         found = self.call("list the devices", self.client.get_devices)
         return tuple(
@@ -212,7 +219,7 @@ class Service:
             or (isinstance(error, OSError) and error.errno is None)  # h5py: a file that is cut off
         ):
             return ServiceUnavailableError(
-                f"Could not {doing}: {self.api_url} gave no usable answer in {self.patience.tries} tries. "
+                f"Could not {doing}: {self.api_url} gave no usable answer in {_times(self.patience.tries)}. "
                 f"The last problem: {text} Nothing that was submitted is lost: run the same again later."
             )
         if isinstance(error, (hub.Error, APIException, ValueError, OSError)):
@@ -223,6 +230,10 @@ class Service:
         """The client draws boxes around its messages; and no service shall make us print the token."""
         text = re.sub(r"[─-╿]|(?m:^\|)|(?m:\|$)", " ", text)
         return " ".join(text.replace(self._token, "(token)").split())
+
+
+def _times(tries: int) -> str:
+    return "one try" if tries == 1 else f"{tries} tries"
 
 
 @contextmanager
