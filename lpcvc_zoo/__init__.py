@@ -24,6 +24,7 @@ _WHERE = {
     "Towers": "lpcvc_zoo.model",
     "export": "lpcvc_zoo.exporting.onnx",
     "load_artifact": "lpcvc_zoo.exporting.artifact",
+    "adopt": "lpcvc_zoo.exporting.adopt",
     "evaluate": "lpcvc_zoo.retrieval.evaluate",
     "load_dataset": "lpcvc_zoo.retrieval.datasets",
     "recall_at_k": "lpcvc_zoo.retrieval.metrics",
@@ -39,6 +40,7 @@ __all__ = [
     "Towers",
     "ZooError",
     "__version__",
+    "adopt",
     "build",
     "evaluate",
     "export",
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from lpcvc_zoo.contract import Contract, get_contract
     from lpcvc_zoo.entry import Entry, Preprocessing, Pretrained, TextSpec
     from lpcvc_zoo.errors import ZooError
+    from lpcvc_zoo.exporting.adopt import adopt
     from lpcvc_zoo.exporting.artifact import load_artifact
     from lpcvc_zoo.exporting.onnx import export
     from lpcvc_zoo.model import DualEncoder, Towers

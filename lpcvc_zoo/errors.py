@@ -59,6 +59,10 @@ class DatasetError(ZooError):
     """A dataset that can't be read, or that has nothing to score."""
 
 
+class SubmissionError(ZooError):
+    """Something that can't be handed in, or a bundle that can't be written."""
+
+
 class LedgerError(ZooError):
     """The ledger of a sweep can't be opened, read or written."""
 

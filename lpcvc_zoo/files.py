@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,24 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def put_folder(made: Path, folder: Path) -> None:
+    """Put a folder that is complete in another's place, on one disk; what was there is gone afterwards.
+
+    OSError, with the earlier folder still there, where it holds files that ``made`` does not.
+    """
+    if folder.exists():
+        others = sorted({path.name for path in folder.iterdir()} - {path.name for path in made.iterdir()})
+        if others:
+            raise OSError(errno.ENOTEMPTY, f"it holds other files ({', '.join(others[:3])})")
+        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        folder.replace(aside / folder.name)
+        made.rename(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        made.rename(folder)
+    folder.chmod(0o755)  # mkdtemp makes it private
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,7 +15,8 @@ from lpcvc_zoo.targets.base import Target
 
 
 class SweepOptions(BaseModel):
-    """What to sweep and how. ``models`` are patterns as in ``plan.select``; None means the default.
+    """What to sweep and how. ``models`` are patterns as in ``plan.select``; none means the default,
+    or none at all where ``artifacts`` are given: folders made by export or adopt.
 
     ``pretrained``: published weights always (True), never (False), or where they are on this machine (None).
 
@@ -28,6 +29,7 @@ class SweepOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: tuple[str, ...] = ()
+    artifacts: tuple[Path, ...] = ()
     targets: tuple[str, ...] = ("onnxruntime",)
     devices: tuple[str, ...] = ()
     runtime: str | None = None

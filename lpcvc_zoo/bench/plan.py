@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import lpcvc_zoo
@@ -24,9 +25,10 @@ PRECISIONS = ("float", "w8a16", "w8a8")
 class Cell:
     """One point of the grid: a model with given weights, under a contract, on a target.
 
-    ``weights`` is "untrained" or a checkpoint's tag. ``export_id`` identifies the export by everything that
-    shapes it. ``dataset`` is the fingerprint of the data it is to be scored on, None where it is only
-    measured.
+    ``weights`` is "untrained", a checkpoint's tag, or "adopted". ``folder``: of an artifact that is made
+    already, whose preprocessing can't be measured by itself. ``export_id`` identifies the export by
+    everything that shapes it. ``dataset`` is the fingerprint of the data it is to be scored on, None where
+    it is only measured.
     """
 
     entry: Entry
@@ -37,6 +39,7 @@ class Cell:
     precision: str = "float"
     text_length: int | None = None
     dataset: str | None = None
+    folder: Path | None = None
 
     @property
     def model(self) -> str:
@@ -95,6 +98,8 @@ class Cell:
     @cached_property
     def preprocessing_key(self) -> str:
         """Cells that agree in this share one measurement of the in-graph preprocessing."""
+        if self.folder is not None:
+            return self.id
         return digest(
             {
                 "contract": get_contract(self.contract).model_dump(mode="json"),

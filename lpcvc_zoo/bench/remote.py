@@ -133,7 +133,7 @@ class RemoteWork(CellWork):
 
     def submit(self, artifact: Artifact, dataset: RetrievalDataset) -> None:
         """Submit all that this cell needs and that is not known or under way yet; waits for nothing."""
-        for tower in TOWERS:
+        for tower in artifact.manifest.towers:
             compiling = self._steps.submit_measurement(tower, *_file(artifact, tower), tower)
             if self.cell.dataset is not None:
                 self._inferring(compiling, artifact, dataset)
@@ -161,14 +161,13 @@ class RemoteWork(CellWork):
 
     def _gather(self, artifact: Artifact, dataset: RetrievalDataset, torch_embeddings: str | None) -> None:
         self.submit(artifact, dataset)
-        for tower in TOWERS:
+        for tower in artifact.manifest.towers:
             profile = self._steps.gather_measurement(tower, *_file(artifact, tower), tower)
             self.known[tower] = profile
             self.known["versions"] |= profile.runtime_versions
         if self.cell.dataset is not None:
-            manifest = artifact.manifest
             found = self._steps.gather(
-                "score", f"{manifest.image.sha256} {manifest.text.sha256} {self.cell.dataset}", DeviceScores,
+                "score", f"{artifact.manifest.hashes} {self.cell.dataset}", DeviceScores,
                 lambda: self._score(artifact, dataset, torch_embeddings),
             )  # fmt: skip
             self.known["scores"] = found.scores

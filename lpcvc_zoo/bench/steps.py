@@ -16,7 +16,7 @@ from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.exporting.artifact import Artifact, load_artifact
 from lpcvc_zoo.files import sha256_of
 from lpcvc_zoo.retrieval.metrics import Scores
-from lpcvc_zoo.targets.base import TOWERS, Compiled, Profile, Target, Tower
+from lpcvc_zoo.targets.base import Compiled, Profile, Target, Tower
 
 if TYPE_CHECKING:
     from lpcvc_zoo.entry import Entry
@@ -158,19 +158,18 @@ class CellWork:
             "text_length": manifest.text_length,
             "image_size": manifest.image_size,
             "embed_dim": manifest.embed_dim,
-            "image_sha256": manifest.image.sha256,
-            "text_sha256": manifest.text.sha256,
         }
         self.known["versions"] |= manifest.versions
-        for tower in TOWERS:
-            parity = manifest.tower(tower).parity
-            self.known[f"{tower}_parity_cosine"] = parity.min_cosine if parity else None
+        for tower in manifest.towers:
+            made = manifest.tower(tower)
+            self.known[f"{tower}_sha256"] = made.sha256
+            self.known[f"{tower}_parity_cosine"] = made.parity.min_cosine if made.parity else None
         return artifact
 
     def measure(self, artifact: Artifact, doing: Callable[[str], None]) -> None:
-        """Compile and profile both towers."""
+        """Compile and profile the towers there are."""
         target = self.cell.target
-        for tower in TOWERS:
+        for tower in artifact.manifest.towers:
             file, source = artifact.path(tower), artifact.manifest.tower(tower).sha256
             doing(f"compiling the {tower} tower")
             compiled = self._compile(tower, file, source)
@@ -188,7 +187,7 @@ class CellWork:
         if self.cell.dataset is None:
             return
         manifest = artifact.manifest
-        source = f"{manifest.image.sha256} {manifest.text.sha256} {self.cell.dataset}"
+        source = f"{manifest.hashes} {self.cell.dataset}"
         self.known["scores"] = remembered(
             self._ledger, self.cell.id, "score", source, self._since, Scores,
             lambda: tools.score(artifact, self.cell.target, self._compiled, dataset),

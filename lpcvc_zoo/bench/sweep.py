@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lpcvc_zoo.bench.artifacts import artifact_cells
 from lpcvc_zoo.bench.ledger import MARKS, Ledger, now
 from lpcvc_zoo.bench.locks import busy_machine, held, quiet_machine
 from lpcvc_zoo.bench.options import SweepOptions as SweepOptions
@@ -81,7 +82,7 @@ def run(
     console = console or Console()
     tools = tools or Tools()
     cells, dataset = _cells(options, tools, entries, targets)
-    chance = {name: tools.chance(dataset, name) for name in options.contracts}
+    chance = {name: tools.chance(dataset, name) for name in {cell.contract for cell in cells}}
     warn_of_problems(console, dataset)
     with Ledger(options.out) as ledger:
         outcome = _Sweep(options, tools, cells, dataset, chance, ledger, Progress(console, cells)).go()
@@ -98,12 +99,14 @@ def _cells(
         entries = [get_entry(name) for name in list_models()]
     if targets is None:
         targets = make_targets(options, tools)
-    models = select(
-        entries,
-        options.models,
-        quick=options.quick,
-        weights=lambda entry: tools.weights(entry, options.pretrained),
-    )
+    models = []
+    if options.models or not options.artifacts:
+        models = select(
+            entries,
+            options.models,
+            quick=options.quick,
+            weights=lambda entry: tools.weights(entry, options.pretrained),
+        )
     dataset = tools.load_dataset(options.dataset)  # its chance is stated also where nothing is scored
     cells = plan(
         models,
@@ -112,6 +115,13 @@ def _cells(
         contracts=options.contracts,
         precisions=options.precisions,
         text_length=options.text_length,
+        dataset=tools.fingerprint(dataset),
+        evaluate_untrained=options.evaluate_untrained,
+    )
+    cells += artifact_cells(
+        options.artifacts,
+        targets,
+        precisions=options.precisions,
         dataset=tools.fingerprint(dataset),
         evaluate_untrained=options.evaluate_untrained,
     )
@@ -252,18 +262,19 @@ class _Sweep:
 
     def _export(self, wave: list[Cell]) -> _Made:
         """What these cells need from the workers."""
-        new = {cell.preprocessing_key: cell for cell in wave}
+        mine = [cell for cell in wave if cell.folder is None]
+        new = {cell.preprocessing_key: cell for cell in mine}
         new = {key: cell for key, cell in new.items() if key not in self._preprocess_ms}
         jobs: list[Job] = [
             (self._tools.export, (cell.entry.name, cell.weights, cell.contract, cell.text_length))
-            for cell in wave
+            for cell in mine
         ]
         jobs += [
             (self._tools.export_preprocessing, (cell.entry.name, cell.weights, cell.contract))
             for cell in new.values()
         ]
         compared = [
-            cell for cell in wave if isinstance(cell.target, AsyncTarget) and cell.dataset is not None
+            cell for cell in mine if isinstance(cell.target, AsyncTarget) and cell.dataset is not None
         ]
         jobs += [
             (
@@ -272,23 +283,24 @@ class _Sweep:
             )
             for cell in compared
         ]
-        for cell in wave:
+        for cell in mine:
             self._ledger.start(cell.id, "export", cell.export_id)
         ends: dict[int, Done] = {}
         with self._busy():
             self._progress.doing(f"exporting {', '.join(cell.model for cell in wave)}")
             for done in self._workers.run(jobs):
                 ends[done.index] = done
-                if done.index >= len(wave):
+                if done.index >= len(mine):
                     continue
-                cell = wave[done.index]
+                cell = mine[done.index]
                 if done.error is None:
                     self._ledger.finish(cell.id, "export", json.dumps(done.value))
                 else:
                     self._ledger.fail(cell.id, "export", done.details or done.error)
         places = iter(range(len(jobs)))
+        made = {cell.id: ends[next(places)] for cell in mine}
         return _Made(
-            exports=[ends[next(places)] for _ in wave],
+            exports=[made.get(cell.id) or Done(0, value=str(cell.folder)) for cell in wave],
             preprocessing={key: ends[next(places)] for key in new},
             embeddings={cell.id: ends[next(places)] for cell in compared},
         )

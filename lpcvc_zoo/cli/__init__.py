@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import lpcvc_zoo
-from lpcvc_zoo.cli import look, many, one, remote
+from lpcvc_zoo.cli import adopt, hand_in, look, many, one, remote
 from lpcvc_zoo.errors import ZooError
 
 app = typer.Typer(
@@ -47,10 +47,13 @@ for command in (
     look.show,
     look.fetch,
     one.export,
+    adopt.adopt,
     one.profile,
     one.evaluate,
     many.sweep,
     many.report,
+    hand_in.submit,
+    hand_in.bundle,
     remote.devices,
     remote.doctor,
 ):

@@ -19,6 +19,9 @@ def sweep(
             help="Names with wildcards, entry.tag, or !pattern to leave out. Repeat, or use commas."
         ),
     ] = None,
+    artifacts: Annotated[
+        list[Path] | None, typer.Option(help="A folder made by adopt or export. Repeatable.")
+    ] = None,
     target: Annotated[list[str] | None, typer.Option(help="Where to measure. Repeatable.")] = None,
     device: Annotated[
         list[str] | None,
@@ -67,6 +70,7 @@ def sweep(
 
     given = {
         "models": split(models),
+        "artifacts": tuple(artifacts or ()),
         "targets": split(target) or ("onnxruntime",),
         "contracts": split(contract) or ("lpcvc2026",),
         "precisions": split(precision) or ("float",),

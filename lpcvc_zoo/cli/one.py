@@ -24,16 +24,35 @@ from lpcvc_zoo.cli.shared import (
     TextLength,
     Threads,
     Weights,
+    names_from,
     number,
     out,
     print_json,
     table,
 )
-from lpcvc_zoo.contract import TOWERS, get_contract
+from lpcvc_zoo.contract import CONTRACTS, TOWERS, get_contract
+from lpcvc_zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from lpcvc_zoo.exporting.artifact import Artifact
     from lpcvc_zoo.targets.base import Profile, Target
+
+NameOrFolder = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|FOLDER",
+        help="An entry, entry.tag, or the folder of an exported or adopted model.",
+        autocompletion=names_from,
+    ),
+]
+ContractChoice = Annotated[
+    str | None,
+    typer.Option(
+        "--contract",
+        help="Form of the inputs; lpcvc2026, or a folder's own.",
+        autocompletion=lambda: list(CONTRACTS),
+    ),
+]
 
 
 def export(
@@ -77,8 +96,8 @@ def export(
 
 
 def profile(
-    name: Name,
-    contract: ContractName = "lpcvc2026",
+    name: NameOrFolder,
+    contract: ContractChoice = None,
     pretrained: Weights = None,
     image_size: ImageSize = None,
     text_length: TextLength = None,
@@ -91,28 +110,25 @@ def profile(
     operators: Annotated[bool, typer.Option("--operators", help="Also time every operator.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure both towers on a target: latency, load time, memory."""
-    registry.get_entry(name)
-    from lpcvc_zoo.bench.locks import busy_machine, quiet_machine
-    from lpcvc_zoo.exporting.cache import cached_export
+    """Measure a model's towers on a target: latency, load time, memory."""
+    from lpcvc_zoo.bench.locks import quiet_machine
     from lpcvc_zoo.targets import get_target
 
-    options = _options(pretrained, contract, image_size, text_length)
     more = _where(device, runtime, precision, calibration)
     where = get_target(target, threads=threads, operators=operators or None, **more)
-    with out.status(f"exporting {name}"), busy_machine():
-        artifact = cached_export(name, **options)
+    artifact = artifact_of(name, pretrained, contract, image_size, text_length)
+    towers = artifact.manifest.towers
     with out.status(f"measuring {name}"), quiet_machine() if where.exclusive else nullcontext():
         _submit(where, artifact, measured=True)
-        profiles = {tower: where.profile(where.compile(artifact.path(tower), tower)) for tower in TOWERS}
+        profiles = {tower: where.profile(where.compile(artifact.path(tower), tower)) for tower in towers}
     if as_json:
-        print_json({tower: profiles[tower].model_dump(mode="json") for tower in TOWERS})
+        print_json({tower: measured.model_dump(mode="json") for tower, measured in profiles.items()})
         return
     shown = table("tower", "median ms", "p10 to p90", "runs", "load ms", "peak MB", "file MB")
     for tower, measured in profiles.items():
         shown.add_row(tower, *_measured(measured))
     out.print(shown)
-    first = profiles["image"]
+    first = next(iter(profiles.values()))
     for measured in profiles.values():
         if measured.job_url is not None:
             units = ", ".join(f"{count} {unit}" for unit, count in (measured.layers_by_unit or {}).items())
@@ -125,9 +141,9 @@ def profile(
 
 
 def evaluate(
-    name: Name,
+    name: NameOrFolder,
     dataset: Annotated[str, typer.Option(help="A registered name, or a path to your own.")] = "photos",
-    contract: ContractName = "lpcvc2026",
+    contract: ContractChoice = None,
     pretrained: Weights = None,
     image_size: ImageSize = None,
     text_length: TextLength = None,
@@ -145,7 +161,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model on a dataset: recall@k both ways with 95 % intervals."""
-    registry.get_entry(name)
+    options = _options(pretrained, contract, image_size, text_length)
+    artifact = _in_folder(name, options)
     from lpcvc_zoo.retrieval.datasets import load_dataset
     from lpcvc_zoo.retrieval.evaluate import CompiledPair
     from lpcvc_zoo.retrieval.evaluate import evaluate as score
@@ -153,22 +170,22 @@ def evaluate(
     data = load_dataset(dataset, strict=strict, images=images, split=split)
     for problem in data.problems:
         print(f"{problem.level}: {problem}", file=sys.stderr)
-    options = _options(pretrained, contract, image_size, text_length)
     what: Any
-    if target is None:
+    if artifact is None and target is None:
         what = registry.build(name, **options)
-        weights = what.weights
+        weights, own = what.weights, what.contract
     else:
         from lpcvc_zoo.exporting.cache import cached_export
         from lpcvc_zoo.targets import get_target
 
-        artifact = cached_export(name, **options)
-        weights = artifact.manifest.weights
-        where = get_target(target, **_where(device, runtime, precision, calibration))
+        artifact = artifact or cached_export(name, **options)
+        weights, own = artifact.manifest.weights, get_contract(artifact.manifest.contract)
+        files = {tower: artifact.path(tower) for tower in TOWERS}  # half a pair ends here
+        where = get_target(target or "onnxruntime", **_where(device, runtime, precision, calibration))
         _submit(where, artifact, measured=False)
-        what = CompiledPair(where, {t: where.compile(artifact.path(t), t) for t in TOWERS})
+        what = CompiledPair(where, {tower: where.compile(files[tower], tower) for tower in TOWERS})
     with out.status(f"scoring {name} on {data.name}"):
-        scores = score(what, data, contract=get_contract(contract), save_embeddings=save_embeddings)
+        scores = score(what, data, contract=own, save_embeddings=save_embeddings)
     if as_json:
         print_json(scores.model_dump(mode="json"))
         return
@@ -186,6 +203,25 @@ def evaluate(
     out.print(
         f"{name} ({weights}) on {scores.dataset}: {scores.images} images, {scores.texts} texts", style="dim"
     )
+
+
+def artifact_of(
+    name: str,
+    pretrained: str | None,
+    contract: str | None,
+    image_size: int | None,
+    text_length: int | None,
+) -> Artifact:
+    """The artifact in a folder of that name, or the export of a model of the zoo."""
+    options = _options(pretrained, contract, image_size, text_length)
+    artifact = _in_folder(name, options)
+    if artifact is not None:
+        return artifact
+    from lpcvc_zoo.bench.locks import busy_machine
+    from lpcvc_zoo.exporting.cache import cached_export
+
+    with out.status(f"exporting {name}"), busy_machine():
+        return cached_export(name, **options)
 
 
 def _where(
@@ -206,21 +242,38 @@ def _submit(where: Target, artifact: Artifact, *, measured: bool) -> None:
     from lpcvc_zoo.targets.base import AsyncTarget
 
     if isinstance(where, AsyncTarget):
-        for tower in TOWERS:
+        for tower in artifact.manifest.towers:
             compiling = where.submit_compile(artifact.path(tower), tower)
             if measured:
                 where.submit_profile(compiling)
 
 
 def _options(
-    pretrained: str | None, contract: str, image_size: int | None, text_length: int | None
+    pretrained: str | None, contract: str | None, image_size: int | None, text_length: int | None
 ) -> registry.BuildOptions:
-    return {
+    options: registry.BuildOptions = {
         "pretrained": pretrained or False,
-        "contract": contract,
         "image_size": image_size,
         "text_length": text_length,
     }
+    return options if contract is None else {**options, "contract": contract}
+
+
+def _in_folder(name: str, options: registry.BuildOptions) -> Artifact | None:
+    """The artifact that lies in a folder of that name; None for a model of the zoo, whose name wins."""
+    if name in registry.list_models() or not Path(name).is_dir():
+        registry.get_entry(name)  # a misspelt name should not wait for torch
+        return None
+    from lpcvc_zoo.exporting.artifact import load_artifact
+
+    artifact = load_artifact(name)
+    own = artifact.manifest.contract
+    if given := [
+        option for option, value in options.items() if value and (option, value) != ("contract", own)
+    ]:
+        shown = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+        raise ZooError(f"{name} is made already, under contract {own}: expected no {shown}.")
+    return artifact
 
 
 def _measured(measured: Profile) -> list[str]:

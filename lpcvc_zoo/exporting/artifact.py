@@ -1,4 +1,4 @@
-"""An exported model on disk: two ONNX towers and the manifest that says what they are."""
+"""A model on disk, exported or adopted: its ONNX towers and the manifest that says what they are."""
 
 from __future__ import annotations
 
@@ -26,11 +26,21 @@ class Parity(_Record):
     max_abs_difference: float
 
 
-class TowerFile(_Record):
-    """One exported tower. Shapes are static; ``size_bytes`` and ``sha256`` are of the file."""
-
+class _File(_Record):
     file: str
     sha256: str
+
+
+class Encodings(_File):
+    """An AIMET encodings file that lies beside a tower, under the tower's own name."""
+
+
+class TowerFile(_File):
+    """One tower. Shapes are static; ``size_bytes`` and ``sha256`` are of the file.
+
+    ``changes``: what was done to a file made elsewhere to put it into the contract's form.
+    """
+
     size_bytes: int
     nodes: int
     input_name: str
@@ -40,10 +50,15 @@ class TowerFile(_Record):
     output_shape: tuple[int, ...]
     output_dtype: str
     parity: Parity | None = None
+    changes: tuple[str, ...] = ()
+    encodings: Encodings | None = None
 
 
 class Manifest(_Record):
-    """What was exported, from which weights, with which tools, and how well it agrees with torch."""
+    """What was exported, from which weights, with which tools, and how well it agrees with torch.
+
+    Of an adopted model, what its files don't tell is None, and so may one of its towers be.
+    """
 
     entry: str
     family: str
@@ -51,23 +66,39 @@ class Manifest(_Record):
     contract: str
     precision: str = "float"
     rewrites: tuple[str, ...] = ()
-    fused: bool
-    text_length: int
-    image_size: int
+    fused: bool | None = None
+    text_length: int | None = None
+    image_size: int | None = None
     embed_dim: int
-    interpolation: str
+    interpolation: str | None = None
     opset: int
-    image: TowerFile
-    text: TowerFile
+    image: TowerFile | None
+    text: TowerFile | None
     versions: dict[str, str]
     seconds: float
 
+    @property
+    def towers(self) -> tuple[Tower, ...]:
+        """The towers there are: both, or the only one that was adopted."""
+        return tuple(tower for tower in TOWERS if (self.image if tower == "image" else self.text) is not None)
+
+    @property
+    def hashes(self) -> str:
+        """The sha256 of every tower and its encodings, in order: what identifies the pair."""
+        towers = [self.tower(tower) for tower in self.towers]
+        kept = [file for tower in towers for file in (tower, tower.encodings) if file is not None]
+        return " ".join(file.sha256 for file in kept)
+
     def tower(self, tower: Tower) -> TowerFile:
-        return self.image if tower == "image" else self.text
+        """ExportError where there is no such tower."""
+        found = self.image if tower == "image" else self.text
+        if found is None:
+            raise ExportError(f"{self.entry} has no {tower} tower: it was adopted without one.")
+        return found
 
 
 class Artifact:
-    """A folder that holds both towers and their manifest."""
+    """A folder that holds towers and their manifest."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
@@ -77,27 +108,29 @@ class Artifact:
         return self.folder / self.manifest.tower(tower).file
 
     def verify(self) -> None:
-        """Raise ExportError where a tower is missing or its sha256 is not the manifest's."""
-        for tower in TOWERS:
-            path = self.path(tower)
-            if not path.is_file():
-                raise ExportError(f"{path} is missing; export the model again.")
-            if sha256_of(path) != self.manifest.tower(tower).sha256:
-                raise ExportError(
-                    f"{path} is not the file its manifest describes (sha256 differs); export again."
-                )
+        """Raise ExportError where a file is missing or its sha256 is not the manifest's."""
+        for tower in self.manifest.towers:
+            made = self.manifest.tower(tower)
+            for kept in (made, made.encodings) if made.encodings else (made,):
+                path = self.folder / kept.file
+                if not path.is_file():
+                    raise ExportError(f"{path} is missing; make the artifact again.")
+                if sha256_of(path) != kept.sha256:
+                    raise ExportError(
+                        f"{path} is not the file its manifest describes (sha256 differs); make it again."
+                    )
 
     def __repr__(self) -> str:
         return f"Artifact({self.manifest.entry!r}, {self.manifest.weights!r}, folder={str(self.folder)!r})"
 
 
 def load_artifact(folder: str | Path) -> Artifact:
-    """Read a folder made by ``export``; ExportError says what is missing or does not match."""
+    """Read a folder made by ``export`` or ``adopt``; ExportError says what is missing or does not match."""
     folder = Path(folder)
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ExportError(f"{folder} holds no {MANIFEST}: not a folder made by export.") from None
+        raise ExportError(f"{folder} holds no {MANIFEST}: not a folder made by export or adopt.") from None
     except (ValidationError, ValueError) as error:
         raise ExportError(f"{folder / MANIFEST} is not a valid manifest: {error}") from None
     artifact = Artifact(folder, manifest)

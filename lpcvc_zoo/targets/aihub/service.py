@@ -20,6 +20,7 @@ from lpcvc_zoo.errors import TargetError
 from lpcvc_zoo.targets.aihub.config import load_config
 from lpcvc_zoo.targets.aihub.devices import DeviceInfo
 from lpcvc_zoo.targets.aihub.failures import ServiceUnavailableError
+from lpcvc_zoo.targets.aihub.source import Specs
 
 if TYPE_CHECKING:
     import qai_hub
@@ -154,6 +155,15 @@ class Service:
             f"ask why the job {job_id} failed", public_rest_api.get_job, self.client.config, job_id
         )
         return int(job.failure_type)
+
+    def compiled_inputs(self, job_id: str) -> Specs:
+        """What the model takes that a compile job made: name -> shape and dtype."""
+        from qai_hub import api_utils, public_rest_api
+
+        job = self.call(
+            f"ask what {job_id} compiled", public_rest_api.get_job, self.client.config, job_id
+        ).compile_job
+        return dict(api_utils.tensor_type_list_pb_to_list_shapes(job.target_tensor_type_list))
 
     def greet(self) -> None:
         """Ask who we are, once: raises unless the service answers and takes this token and client."""

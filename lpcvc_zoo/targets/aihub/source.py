@@ -1,4 +1,4 @@
-"""The ONNX file that goes up: what crosses its boundary, what options that asks for, and its hash."""
+"""The ONNX file that goes up: what crosses its boundary, what lies beside it, and its hash."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lpcvc_zoo.files import sha256_of
 
 # Inputs as the client wants them: name -> (shape, dtype).
 Specs = dict[str, tuple[tuple[int, ...], str]]
+ENCODINGS = ".encodings"
 DTYPES = frozenset("float16 float32 bool int8 int16 int32 int64 uint8 uint16".split())
 
 
@@ -24,11 +25,13 @@ DTYPES = frozenset("float16 float32 bool int8 int16 int32 int64 uint8 uint16".sp
 class Source:
     """An ONNX file with static inputs. ``data``: the file beside it that holds its weights, if one does.
 
-    ``sha256`` is of the file itself, as everywhere; ``content`` also covers ``data``.
+    ``encodings``: AIMET's, where they lie beside it under its name. ``sha256`` is of the file itself, as
+    everywhere; ``content`` also covers the other two.
     """
 
     path: Path
     data: Path | None
+    encodings: Path | None
     inputs: Specs
     wide: bool  # whether an input or output has 64 bits
     sha256: str
@@ -37,13 +40,13 @@ class Source:
     @contextmanager
     def packed(self) -> Iterator[Path]:
         """What to upload: the file, or a folder with the file and its weights, as the service wants it."""
-        if self.data is None:
+        if self.data is None and self.encodings is None:
             yield self.path
             return
         import onnx
 
         with tempfile.TemporaryDirectory(prefix="lpcvc_zoo_") as name:
-            folder = Path(name) / "model"
+            folder = Path(name) / ("model.aimet" if self.encodings else "model")
             folder.mkdir()
             model = onnx.load(self.path, load_external_data=False)
             for tensor in model.graph.initializer:
@@ -51,7 +54,9 @@ class Source:
                     if entry.key == "location":
                         entry.value = "model.data"
             onnx.save(model, folder / "model.onnx")
-            shutil.copyfile(self.data, folder / "model.data")
+            for file, suffix in ((self.data, ".data"), (self.encodings, ".encodings")):
+                if file is not None:
+                    shutil.copyfile(file, folder / f"model{suffix}")
             yield folder
 
 
@@ -77,9 +82,11 @@ def read_source(onnx_file: Path, tower: Tower) -> Source:
             inputs[value.name] = (shape, dtype)
     wide = "int64" in {*(dtype for _, dtype in inputs.values()), *map(_dtype, model.graph.output)}
     data = _data_file(path, model)
+    encodings = path.with_suffix(ENCODINGS) if path.with_suffix(ENCODINGS).is_file() else None
     sha256 = sha256_of(path)
-    content = sha256 if data is None else hashlib.sha256(f"{sha256} {sha256_of(data)}".encode()).hexdigest()
-    return Source(path, data, inputs, wide, sha256, content)
+    hashes = [sha256, *(sha256_of(file) for file in (data, encodings) if file is not None)]
+    content = hashlib.sha256(" ".join(hashes).encode()).hexdigest() if len(hashes) > 1 else sha256
+    return Source(path, data, encodings, inputs, wide, sha256, content)
 
 
 def _shape(path: Path, value: Any) -> tuple[int, ...]:

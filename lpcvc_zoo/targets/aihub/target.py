@@ -65,6 +65,7 @@ class AIHubTarget:
 
     name = NAME
     exclusive = False
+    takes_encodings = True  # AIMET's, beside a tower's file
 
     def __init__(
         self,

@@ -1,0 +1,79 @@
+"""Cells of artifacts that are made already: adopted ones, and folders made by export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lpcvc_zoo.bench.plan import UNTRAINED, Cell
+from lpcvc_zoo.contract import TOWERS, get_contract
+from lpcvc_zoo.entry import Entry
+from lpcvc_zoo.errors import ExportError
+from lpcvc_zoo.exporting.adopt import FAMILY
+from lpcvc_zoo.exporting.artifact import Manifest, load_artifact
+from lpcvc_zoo.registry import get_entry
+from lpcvc_zoo.targets.base import Target
+
+AIMET = "aimet"  # the precision that encodings made by AIMET ask for
+
+
+def artifact_cells(
+    folders: Iterable[Path],
+    targets: Sequence[Target],
+    *,
+    precisions: Sequence[str] = ("float",),
+    dataset: str | None = None,
+    evaluate_untrained: bool = False,
+) -> list[Cell]:
+    """Cells of these folders, in their order; ``dataset`` as in ``plan``. Half a pair is only measured.
+
+    ExportError for a folder that is no artifact.
+    """
+    cells: list[Cell] = []
+    for folder in folders:
+        manifest = load_artifact(folder).manifest
+        weights = manifest.weights.partition("@")[0]
+        scored = manifest.towers == TOWERS and (evaluate_untrained or weights != UNTRAINED)
+        cells += [
+            Cell(
+                entry=_entry(manifest),
+                weights=weights,
+                contract=manifest.contract,
+                target=target,
+                export_id=f"{manifest.contract} {manifest.hashes}",
+                precision=AIMET if precision == "float" and _encoded(manifest, target) else precision,
+                text_length=manifest.text_length,
+                dataset=dataset if scored else None,
+                folder=Path(folder).resolve(),
+            )
+            for precision in precisions
+            for target in targets
+            if getattr(target, "precision", precision) == precision
+        ]
+    return cells
+
+
+def _encoded(manifest: Manifest, target: Target) -> bool:
+    """Whether the target quantises by encodings beside the towers; one that doesn't runs them as floats."""
+    has_encodings = any(manifest.tower(tower).encodings for tower in manifest.towers)
+    return has_encodings and getattr(target, "takes_encodings", False)
+
+
+def _entry(manifest: Manifest) -> Entry:
+    """The registered entry, or for an adopted model one that holds what its manifest knows."""
+    if manifest.family != FAMILY:
+        return get_entry(manifest.entry)
+    return Entry(
+        name=manifest.entry,
+        family=manifest.family,
+        make=_made_already,
+        image_size=get_contract(manifest.contract).image.height,
+        embed_dim=manifest.embed_dim,
+        licence="its owner's",
+        paper="",
+    )
+
+
+def _made_already() -> NoReturn:
+    raise ExportError("An adopted model has ONNX files only: it can't be built in torch.")
