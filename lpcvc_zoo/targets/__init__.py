@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from lpcvc_zoo.targets.base import Target
 
 GROUP = "lpcvc_zoo.targets"
-BUILT_IN = {"onnxruntime": "lpcvc_zoo.targets.onnxruntime:OnnxRuntimeTarget"}
+BUILT_IN = {
+    "onnxruntime": "lpcvc_zoo.targets.onnxruntime:OnnxRuntimeTarget",
+    "qnn": "lpcvc_zoo.targets.qnn.target:QnnTarget",
+}
 
 
 def list_targets() -> list[str]:
