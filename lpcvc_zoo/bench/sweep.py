@@ -27,7 +27,7 @@ from lpcvc_zoo.bench.workers import Done, Job, Workers
 from lpcvc_zoo.entry import Entry
 from lpcvc_zoo.errors import LedgerError
 from lpcvc_zoo.retrieval.records import RetrievalDataset, summary
-from lpcvc_zoo.targets import get_target
+from lpcvc_zoo.targets import get_targets
 from lpcvc_zoo.targets.base import Target
 from lpcvc_zoo.targets.onnxruntime import usable_cpus
 
@@ -120,9 +120,7 @@ def _cells(
 
         entries = [get_entry(name) for name in list_models()]
     if targets is None:
-        targets = [
-            get_target(name, device=options.device, threads=options.threads) for name in options.targets
-        ]
+        targets = get_targets(options.targets, device=options.device, threads=options.threads)
     models = select(
         entries,
         options.models,

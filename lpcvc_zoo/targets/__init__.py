@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lpcvc_zoo.errors import RegistryError, TargetError, UnknownNameError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lpcvc_zoo.targets.base import Target
 
@@ -50,6 +50,22 @@ def get_target(name: str = "onnxruntime", **options: Any) -> Target:
             f"Target {name!r} can't be made with {given}: {error}. It takes: {takes}."
         ) from None
     return factory(**given)
+
+
+def get_targets(names: Sequence[str], **options: Any) -> list[Target]:
+    """One target a name, each made with those of ``options`` that it takes.
+
+    A device, for one, is for the targets that have several. TargetError where no target takes an option.
+    """
+    targets = list(dict.fromkeys(names))
+    taken = {name: set(inspect.signature(_factory(name)).parameters) for name in targets}
+    for option, value in options.items():
+        if value is not None and not any(option in takes for takes in taken.values()):
+            raise TargetError(f"{option}={value!r}: no target of {', '.join(targets)} takes that option.")
+    return [
+        get_target(name, **{key: value for key, value in options.items() if key in taken[name]})
+        for name in targets
+    ]
 
 
 def _factory(name: str) -> Callable[..., Target]:

@@ -17,7 +17,7 @@ import numpy as np
 
 import lpcvc_zoo
 from lpcvc_zoo.entry import TextSpec
-from lpcvc_zoo.errors import TargetError, UnknownNameError
+from lpcvc_zoo.errors import TargetError
 from lpcvc_zoo.files import sha256_of
 from lpcvc_zoo.targets._process import describe_exit
 from lpcvc_zoo.targets.base import Array, Compiled, Latency, OperatorTime, Profile, Tower
@@ -37,7 +37,7 @@ class OnnxRuntimeTarget:
     ``threads``: None means every CPU this process may use. A profile holds ``iterations`` runs where that
     is given; otherwise as many as fit into ``seconds``, but 10 at least and 100 at most. Before them come
     ``warmup`` runs or more (0.2 s at least), which are counted but not kept. ``operators``: also record the
-    time of every node, in runs of their own. ``device`` may only be this CPU's own name.
+    time of every node, in runs of their own.
 
     In a profile, ``load_ms`` is the time to make a session from the file, graph optimisation included;
     ``peak_memory_bytes`` is how far resident memory rose above its level just before loading (from
@@ -56,7 +56,6 @@ class OnnxRuntimeTarget:
         warmup: int = 3,
         seconds: float = 3.0,
         operators: bool = False,
-        device: str | None = None,
     ) -> None:
         for option, value, least in (
             ("threads", threads, 1),
@@ -66,10 +65,6 @@ class OnnxRuntimeTarget:
             if value is not None and value < least:
                 raise TargetError(f"{option}: expected {least} or more, got {value}.")
         self.device = cpu_name()
-        if device is not None and device != self.device:
-            raise UnknownNameError(
-                "device", device, [self.device], "This target runs on this machine's CPU only."
-            )
         self.threads = threads if threads is not None else usable_cpus()
         self.iterations, self.warmup, self.seconds, self.operators = iterations, warmup, seconds, operators
         self._sessions: dict[tuple[str, str], onnxruntime.InferenceSession] = {}
