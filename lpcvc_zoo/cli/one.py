@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from lpcvc_zoo import registry
+from lpcvc_zoo.cli.profiles import print_profiles
 from lpcvc_zoo.cli.shared import (
     AsJson,
     ContractName,
+    Device,
     ImageSize,
     Name,
     TargetName,
     TextLength,
     Threads,
     Weights,
-    number,
+    counting,
     out,
     print_json,
     table,
 )
 from lpcvc_zoo.contract import TOWERS, get_contract
-
-if TYPE_CHECKING:
-    from lpcvc_zoo.targets.base import Profile
 
 
 def export(
@@ -77,18 +76,21 @@ def profile(
     image_size: ImageSize = None,
     text_length: TextLength = None,
     target: TargetName = "onnxruntime",
+    device: Device = None,
     threads: Threads = None,
-    operators: Annotated[bool, typer.Option("--operators", help="Also time every operator.")] = False,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="Also every operator: its time, or what it moves.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure both towers on a target: latency, load time, memory."""
+    """Measure both towers on a target: latency, load time, memory; or what its compiler says they move."""
     registry.get_entry(name)
     from lpcvc_zoo.bench.locks import busy_machine, quiet_machine
     from lpcvc_zoo.exporting.cache import cached_export
     from lpcvc_zoo.targets import get_target
 
     options = _options(pretrained, contract, image_size, text_length)
-    where = get_target(target, threads=threads, operators=operators or None)
+    where = get_target(target, device=device, threads=threads, operators=operators or None)
     with out.status(f"exporting {name}"), busy_machine():
         artifact = cached_export(name, **options)
     with out.status(f"measuring {name}"), quiet_machine():
@@ -96,15 +98,7 @@ def profile(
     if as_json:
         print_json({tower: profiles[tower].model_dump(mode="json") for tower in TOWERS})
         return
-    shown = table("tower", "median ms", "p10 to p90", "runs", "load ms", "peak MB", "file MB")
-    for tower, measured in profiles.items():
-        shown.add_row(tower, *_measured(measured))
-    out.print(shown)
-    first = profiles["image"]
-    versions = ", ".join(f"{tool} {version}" for tool, version in first.runtime_versions.items())
-    out.print(f"{first.device}, {first.threads} threads, {versions}", style="dim", highlight=False)
-    if operators:
-        _print_operators(profiles)
+    print_profiles(profiles, operators)
 
 
 def evaluate(
@@ -117,6 +111,7 @@ def evaluate(
     target: Annotated[
         str | None, typer.Option("--target", help="Score the exported towers there instead of torch.")
     ] = None,
+    device: Device = None,
     images: Annotated[Path | None, typer.Option(help="Where the images of your own dataset are.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of a Karpathy JSON; test by default.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Any flaw of the dataset is an error.")] = False,
@@ -126,7 +121,7 @@ def evaluate(
     """Score a model on a dataset: recall@k both ways with 95 % intervals."""
     registry.get_entry(name)
     from lpcvc_zoo.retrieval.datasets import load_dataset
-    from lpcvc_zoo.retrieval.evaluate import CompiledPair
+    from lpcvc_zoo.retrieval.evaluate import BATCH_SIZE, CompiledPair
     from lpcvc_zoo.retrieval.evaluate import evaluate as score
 
     data = load_dataset(dataset, strict=strict, images=images, split=split)
@@ -143,10 +138,17 @@ def evaluate(
 
         artifact = cached_export(name, **options)
         weights = artifact.manifest.weights
-        where = get_target(target)
+        where = get_target(target, device=device)
         what = CompiledPair(where, {t: where.compile(artifact.path(t), t) for t in TOWERS})
-    with out.status(f"scoring {name} on {data.name}"):
-        scores = score(what, data, contract=get_contract(contract), save_embeddings=save_embeddings)
+    with counting(f"scoring {name} on {data.name}") as progress:
+        scores = score(
+            what,
+            data,
+            contract=get_contract(contract),
+            save_embeddings=save_embeddings,
+            batch_size=BATCH_SIZE if target is None else 1,
+            progress=progress,
+        )
     if as_json:
         print_json(scores.model_dump(mode="json"))
         return
@@ -175,24 +177,3 @@ def _options(
         "image_size": image_size,
         "text_length": text_length,
     }
-
-
-def _measured(measured: Profile) -> list[str]:
-    latency = measured.latency
-    return [
-        number(latency.median_ms if latency else None, 2),
-        f"{latency.p10_ms:.2f} to {latency.p90_ms:.2f}" if latency else "-",
-        str(len(latency.iterations_ms)) if latency else "-",
-        number(measured.load_ms, 0),
-        number(measured.peak_memory_bytes and measured.peak_memory_bytes / 1e6, 0),
-        number(measured.file_bytes and measured.file_bytes / 1e6, 1),
-    ]
-
-
-def _print_operators(profiles: dict[Any, Profile], most: int = 12) -> None:
-    shown = table("tower", "ms", "operator", "node")
-    for tower, measured in profiles.items():
-        timed = sorted(measured.operators or (), key=lambda item: item.time_ms or 0.0, reverse=True)
-        for operator in timed[:most]:
-            shown.add_row(tower, number(operator.time_ms, 3), operator.type, escape(operator.name))
-    out.print(shown)
