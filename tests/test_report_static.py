@@ -7,12 +7,17 @@ import io
 
 import pytest
 from rows import MODELS, RECALLS, failed, mixed_sweep, profile, row, sha, static
+from sweep_fakes import ENTRIES, FakeTarget
 
+from lpcvc_zoo import targets
 from lpcvc_zoo.bench.pareto import compare
+from lpcvc_zoo.bench.plan import plan
 from lpcvc_zoo.bench.progress import summary_table
 from lpcvc_zoo.bench.report import figure, words
 from lpcvc_zoo.bench.report.table import csv_text
 from lpcvc_zoo.bench.row import ResultRow
+from lpcvc_zoo.errors import TargetError
+from lpcvc_zoo.targets.onnxruntime import OnnxRuntimeTarget
 
 STATIC = [static(entry, RECALLS.get(entry)) for entry in MODELS]
 
@@ -85,6 +90,31 @@ def test_csv_has_the_estimate_and_empty_latency_cells() -> None:
     assert not [header for header, cell in line.items() if header.endswith("_ms") and cell]
     (measured,) = csv.DictReader(io.StringIO(csv_text([row()])))
     assert not [header for header, cell in measured.items() if "static" in header and cell]
+
+
+def test_options_go_to_the_targets_that_take_them() -> None:
+    class Board:
+        def __init__(self, device: str = "one") -> None:
+            self.name, self.device = "board", device
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(targets, "_factory", {"board": Board, "onnxruntime": OnnxRuntimeTarget}.__getitem__)
+        board, local = targets.get_targets(("board", "onnxruntime"), device="two", threads=1)
+        assert board.device == "two"
+        assert local.fingerprint()["threads"] == 1
+        with pytest.raises(TargetError, match="device='two': no target of onnxruntime takes that option"):
+            targets.get_targets(("onnxruntime",), device="two")
+
+
+def test_a_target_that_emulates_is_measured_but_not_scored_on() -> None:
+    class Emulator(FakeTarget):
+        emulates = True
+
+    cells = plan(
+        [(ENTRIES[0], "untrained")], [FakeTarget(), Emulator()], lambda *facts: "export",
+        dataset="photos", evaluate_untrained=True,
+    )  # fmt: skip
+    assert [cell.dataset for cell in cells] == ["photos", None]
 
 
 def test_half_an_estimate_is_no_sum() -> None:

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from lpcvc_zoo import build, export
+from lpcvc_zoo.cli import main
 from lpcvc_zoo.contract import TOWERS, get_contract
 from lpcvc_zoo.data import sample_captions, sample_photos
 from lpcvc_zoo.errors import MissingExtraError, TargetError, UnknownNameError, ZooError
@@ -381,6 +382,30 @@ def test_an_unreadable_schematic_costs_the_estimate_and_nothing_else(
     assert profile.traffic is None
     assert profile.file_bytes
     assert target.infer(compiled, {"x": X[:1]})["y"].shape == (1, 4)
+
+
+# The command line
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_the_command_line_shows_what_moves_and_never_a_millisecond(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(*more: str) -> str:
+        command = ["profile", "efficientvit_m0_text_s", "--contract", SAMPLE.name, "--target", "qnn", *more]
+        with pytest.raises(SystemExit):
+            main(command)
+        shown = capsys.readouterr()
+        return shown.out + shown.err
+
+    monkeypatch.setenv("COLUMNS", "120")
+    table = said("--device", "XR2 Gen 2", "--operators")
+    assert "VTCM MB" in table
+    assert "FullyConnected" in table
+    assert "nothing ran" in table
+    assert " ms" not in table
+    assert "Did you mean" in said("--device", "Snapdragon 8 Gen 33")
 
 
 # Emulation
