@@ -58,6 +58,27 @@ def put_folder(made: Path, folder: Path) -> None:
     folder.chmod(0o755)  # mkdtemp makes it private
 
 
+@contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``folder``; it takes ``folder``'s place when the block ends well.
+
+    Where another process has made the same folder meanwhile, its stays: contents are named by their hash.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp makes it private
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -56,8 +56,10 @@ class TextEncoder(nn.Module):
 
 def unit_length(embedding: Tensor) -> Tensor:
     """Rows of length 1. Written out because ``F.normalize`` exports an Expand."""
-    length: Tensor = torch.linalg.vector_norm(embedding, dim=-1, keepdim=True)
-    return embedding / length
+    # Largest number 1 first: squares of small or large embeddings leave the range of an NPU's fp16.
+    scaled = embedding / embedding.abs().amax(dim=-1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+    return scaled / length
 
 
 class DualEncoder(nn.Module):

@@ -9,7 +9,7 @@ import numpy as np
 
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.retrieval.metrics import Recall, Scores
-from lpcvc_zoo.targets.base import Latency, Profile
+from lpcvc_zoo.targets.base import Latency, Profile, Traffic
 
 DEVICE = "Intel Xeon Processor 2.60 GHz"
 CHANCE = 10 / 474
@@ -117,6 +117,35 @@ def row(entry: str = "mobileclip_s0", recall: float | None = None, **more: Any) 
         "created": "2026-03-01T12:00:00.000000+00:00",
     }
     return ResultRow(**(facts | more))
+
+
+def static(entry: str = "mobileclip_s0", recall: float | None = None, **more: Any) -> ResultRow:
+    """The same towers on the offline compiler: an estimate of what they move, no latency and no scores."""
+    _, image_ms, text_ms, (image_m, _), (text_m, _) = MODELS[entry]
+    device = more.get("device", "XR2 Gen 2")
+
+    def estimate(weight: float, params_m: float) -> Profile:
+        moved = int(weight * 1e6)
+        traffic = Traffic(
+            dram_read_bytes=int(2e6 * params_m), dram_write_bytes=moved // 40, vtcm_read_bytes=5 * moved,
+            vtcm_write_bytes=3 * moved, spill_bytes=moved // 50, ops=40 * int(weight) + 30, dma_ops=30,
+        )  # fmt: skip
+        return Profile(
+            target="qnn", device=device, runtime_versions={"onnxruntime-qnn": "2.7.0"},
+            file_bytes=int(2e6 * params_m), traffic=traffic,
+        )  # fmt: skip
+
+    facts: dict[str, Any] = {
+        "key": sha(f"{entry} {recall} static {device}"),
+        "target": "qnn",
+        "device": device,
+        "image": estimate(image_ms**0.7 + 60, image_m),
+        "text": estimate(text_ms**0.7, text_m),
+        "preprocess_ms": None,
+        "scores": None,
+        "weights": row(entry, recall).weights,
+    }
+    return row(entry, **(facts | more))
 
 
 def failed(

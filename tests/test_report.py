@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from rows import CHANCE, MODELS, RECALLS, failed, mixed_sweep, profile, row, scores, untrained_sweep
+from rows import CHANCE, MODELS, RECALLS, failed, mixed_sweep, profile, row, scores, static, untrained_sweep
 
 from lpcvc_zoo.bench.outcome import REPORT_FILES
 from lpcvc_zoo.bench.pareto import compare
@@ -48,6 +48,7 @@ SWEEPS: dict[str, list[ResultRow]] = {
     "half measured": [row(text=None), row(image=None, error="TargetError: no")],
     "no latency kept": [row(image=profile("x", 1, 1, latency=None))],
     "recall zero": [row(recall=0.0)],
+    "static": [*mixed_sweep(), *(static(entry, RECALLS.get(entry)) for entry in MODELS)],
     "very many": [row(recall=0.5 + n / 500, entry="mobileclip_s0", text_length=n + 2) for n in range(120)],
 }
 

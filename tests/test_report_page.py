@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import RECALLS, failed, mixed_sweep, profile, row, untrained_sweep
+from rows import RECALLS, failed, mixed_sweep, profile, row, static, untrained_sweep
 
 from lpcvc_zoo.bench.pareto import compare
 from lpcvc_zoo.bench.report.page import page as page_of
@@ -377,3 +377,25 @@ def test_the_page_can_be_used_by_keyboard_alone(opened: Opener) -> None:
     page.locator("tr.model button").nth(2).focus()
     page.keyboard.press("Enter")
     assert page.locator("tr.details").count() == 1
+
+
+def test_static_estimates_have_a_comparison_and_an_axis_of_their_own(opened: Opener) -> None:
+    rows = [*mixed_sweep(), *(static(entry, RECALLS.get(entry)) for entry in RECALLS)]
+    page = opened(rows)
+    page.select_option("#comparison select", "1")
+    assert "XR2 Gen 2" in page.inner_text("#setting")
+    assert page.inner_text("#against") == "Recall against the compiler's static estimate"
+    titles = page.eval_on_selector_all(
+        "#scatter .xtitle, #bars .xtitle", "all => all.map(one => one.textContent)"
+    )
+    assert len(titles) == 2
+    assert all(title.startswith("compiler's static estimate, MB moved") for title in titles)
+    drawn = page.evaluate("document.getElementById('bars').data[0].y.length")
+    assert drawn == len(RECALLS)
+    assert " ms" not in page.inner_text("#findings")
+    page.click("tbody tr.model button")
+    told = page.inner_text("tr.details")
+    assert "DMA" in told
+    assert "VTCM" in told
+    page.select_option("#comparison select", "0")
+    assert page.inner_text("#against") == "Recall against latency"

@@ -26,7 +26,7 @@ from lpcvc_zoo.bench.steps import Tools
 from lpcvc_zoo.bench.sweep import SweepOptions, run
 from lpcvc_zoo.bench.workers import Workers
 from lpcvc_zoo.entry import Entry, Preprocessing, Pretrained
-from lpcvc_zoo.errors import DatasetError, LedgerError, UnknownNameError, ZooError
+from lpcvc_zoo.errors import DatasetError, LedgerError, TargetError, UnknownNameError, ZooError
 
 HERE = Path(__file__).parent
 TAG = Pretrained(
@@ -151,11 +151,18 @@ def test_a_dataset_too_small_for_the_metric_is_refused_before_anything_is_writte
     assert not (folder / "out").exists()
 
 
-@pytest.mark.parametrize(("option", "kind"), [("targets", "target"), ("devices", "device")])
-def test_an_unknown_target_or_device_is_refused(folder: Path, option: str, kind: str) -> None:
-    value: Any = ("onnxruntim",) if option == "targets" else ("XR9",)
-    with pytest.raises(UnknownNameError, match=f"Unknown {kind}.*Did you mean 'onnxruntime'|Unknown device"):
-        run(SweepOptions(out=folder / "out", **{option: value}), tools=sweep_fakes.TOOLS, entries=ENTRIES)
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"targets": ("onnxruntim",)}, UnknownNameError, "Unknown target.*Did you mean 'onnxruntime'"),
+        ({"devices": ("XR2 Gen 2",)}, TargetError, "no target of onnxruntime takes that option"),
+    ],
+)
+def test_an_unknown_target_or_a_device_that_no_target_has_is_refused(
+    folder: Path, options: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        run(SweepOptions(out=folder / "out", **options), tools=sweep_fakes.TOOLS, entries=ENTRIES)
 
 
 def test_a_cell_changes_with_what_its_measurement_depends_on_its_slot_does_not() -> None:

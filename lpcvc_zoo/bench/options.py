@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lpcvc_zoo.bench.plan import check_precisions
 from lpcvc_zoo.bench.steps import Tools
+from lpcvc_zoo.errors import TargetError
 from lpcvc_zoo.retrieval.calibration import Calibration
-from lpcvc_zoo.targets import expand_devices, get_target
+from lpcvc_zoo.targets import expand_devices, get_target, options_of
 from lpcvc_zoo.targets.base import Target
 
 
@@ -51,16 +52,34 @@ class SweepOptions(BaseModel):
 
 
 def make_targets(options: SweepOptions, tools: Tools) -> list[Target]:
-    """Every named target for every device and precision."""
+    """Every named target, for each of the devices and, where it quantises itself, precisions.
+
+    Each gets those of the options that it takes. TargetError where none takes one.
+    """
     check_precisions(options.precisions)
+    names = list(dict.fromkeys(options.targets))
+    takes = {name: options_of(name) for name in names}
+    wanted = {"runtime": options.runtime, "series": options.series, "threads": options.threads}
+    for option, value in {**wanted, "device": options.devices or None}.items():
+        if value is not None and not any(option in taken for taken in takes.values()):
+            raise TargetError(f"{option} {value!r}: no target of {', '.join(names)} takes that option.")
     made: list[Target] = []
-    for name in options.targets:
-        for device in expand_devices(name, options.devices) or (None,):
-            for precision in options.precisions:
-                quantised: dict[str, Any] = {}
-                if precision != "float":
-                    data = tools.load_dataset(options.calibration)
-                    quantised = {"precision": precision, "calibration": Calibration(data)}
-                more = {"device": device, "runtime": options.runtime, "series": options.series}
-                made.append(get_target(name, threads=options.threads, **more, **quantised))
+    for name in names:
+        given = {option: value for option, value in wanted.items() if option in takes[name]}
+        devices = expand_devices(name, options.devices) if "device" in takes[name] else ()
+        for device in devices or (None,):
+            where = {} if device is None else {"device": device}
+            for quantised in _quantised(options, tools) if "precision" in takes[name] else [{}]:
+                made.append(get_target(name, **given, **where, **quantised))
     return made
+
+
+def _quantised(options: SweepOptions, tools: Tools) -> list[dict[str, Any]]:
+    """What a target that quantises by itself is told for each precision."""
+    if set(options.precisions) == {"float"}:
+        return [{}]
+    calibration = Calibration(tools.load_dataset(options.calibration))
+    return [
+        {} if precision == "float" else {"precision": precision, "calibration": calibration}
+        for precision in options.precisions
+    ]

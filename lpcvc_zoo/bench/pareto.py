@@ -1,4 +1,4 @@
-"""Which rows may be compared with each other, and which of them nobody beats in both latency and recall."""
+"""Which rows may be compared with each other, and which of them nobody beats in both cost and recall."""
 
 from __future__ import annotations
 
@@ -32,14 +32,31 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Group:
-    """Comparable rows: the measured ones by rising latency, then those without a latency."""
+    """Comparable rows: those of known cost, cheapest first, then the others.
+
+    The cost is the latency, or, where nothing has one, the compiler's static estimate of the MB moved: two
+    axes that never share a picture. ``scored`` are rows of other targets that scored the same towers.
+    """
 
     comparison: Comparison
     rows: tuple[ResultRow, ...]
+    scored: tuple[ResultRow, ...] = ()
+
+    @property
+    def static(self) -> bool:
+        """Whether the cost is a compiler's estimate of MB moved, no latency."""
+        return all(row.total_ms is None for row in self.rows) and any(
+            row.moved_mb is not None for row in self.rows
+        )
+
+    def cost(self, row: ResultRow) -> float | None:
+        """Milliseconds, or MB where the group is ``static``."""
+        return row.moved_mb if self.static else row.total_ms
 
     @property
     def measured(self) -> tuple[ResultRow, ...]:
-        return tuple(row for row in self.rows if row.total_ms is not None)
+        """The rows of known cost."""
+        return tuple(row for row in self.rows if self.cost(row) is not None)
 
     @property
     def contract(self) -> Contract | None:
@@ -53,7 +70,7 @@ class Group:
     @property
     def budget_ms(self) -> float | None:
         """The budget for one image plus one text, only where it applies: on the contract's own device."""
-        if self.contract is None or self.contract.device != self.comparison.device:
+        if self.contract is None or self.contract.device != self.comparison.device or self.static:
             return None
         return self.contract.latency_budget_ms
 
@@ -64,12 +81,19 @@ class Group:
         return next((chance for chance in known if chance is not None), None)
 
     def recall(self, row: ResultRow) -> Recall | None:
-        """A row's measured recall by this group's metric; None where it was not measured."""
-        return recall_of(row, self.metric)
+        """A row's measured recall by this group's metric; None where it was not measured.
+
+        A static estimate has none of its own: it is shown beside what the very same towers score elsewhere.
+        """
+        own = recall_of(row, self.metric)
+        if own is not None or not self.static or row.image_sha256 is None:
+            return own
+        same = (other for other in self.scored if _towers(other) == _towers(row))
+        return next((recall_of(other, self.metric) for other in same), None)
 
     @cached_property
     def front(self) -> tuple[int, ...]:
-        """Places in ``rows`` of the Pareto front, by rising latency.
+        """Places in ``rows`` of the Pareto front, by rising cost.
 
         Only trained models whose recall was measured take part: an untrained model's recall is chance,
         and a fast model that guesses is no trade-off worth a mark.
@@ -77,18 +101,18 @@ class Group:
         places: list[int] = []
         points: list[tuple[float, float]] = []
         for place, row in enumerate(self.rows):
-            recall = self.recall(row)
-            if row.trained and recall is not None and row.total_ms is not None:
+            recall, cost = self.recall(row), self.cost(row)
+            if row.trained and recall is not None and cost is not None:
                 places.append(place)
-                points.append((row.total_ms, recall.value))
+                points.append((cost, recall.value))
         return tuple(places[index] for index in pareto_front(points))
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the (latency, recall) points that no other point beats, by rising latency.
+    """Indices of the (cost, recall) points that no other point beats, by rising cost.
 
-    A point is beaten by one that is no slower and recalls no less, and is better in one of the two. So of
-    equally fast points only the best recall stays, of equal recalls only the fastest; points that agree in
+    A point is beaten by one that is no dearer and recalls no less, and is better in one of the two. So of
+    equally cheap points only the best recall stays, of equal recalls only the cheapest; points that agree in
     both stay together. All numbers must be finite.
     """
     front: list[int] = []
@@ -130,8 +154,9 @@ def compare(rows: Iterable[ResultRow]) -> list[Group]:
     """
     found: dict[Comparison, list[ResultRow]] = {}
     unmeasured: list[ResultRow] = []
+    rows = list(rows)
     for row in rows:
-        if row.total_ms is None:
+        if row.total_ms is None and row.moved_mb is None:
             unmeasured.append(row)
         else:
             found.setdefault(comparison(row), []).append(row)
@@ -142,12 +167,19 @@ def compare(rows: Iterable[ResultRow]) -> list[Group]:
         if home not in found:
             ranked.append(home)
         found.setdefault(home, []).append(row)
-    return [Group(key, tuple(sorted(found[key], key=_by_latency))) for key in ranked]
+    scored = tuple(row for row in rows if row.scores is not None)
+    return [Group(key, tuple(sorted(found[key], key=_by_cost)), scored) for key in ranked]
 
 
-def _rank(key: Comparison, rows: Sequence[ResultRow]) -> tuple[int, int, str]:
-    return -sum(row.scores is not None for row in rows), -len(rows), repr(key)
+def _towers(row: ResultRow) -> tuple[str | None, str | None]:
+    return row.image_sha256, row.text_sha256
 
 
-def _by_latency(row: ResultRow) -> tuple[float, str, str]:
-    return (float("inf") if row.total_ms is None else row.total_ms), row.entry, row.weights
+def _rank(key: Comparison, rows: Sequence[ResultRow]) -> tuple[int, bool, int, str]:
+    static = all(row.total_ms is None for row in rows)  # measurements come before estimates
+    return -sum(row.scores is not None for row in rows), static, -len(rows), repr(key)
+
+
+def _by_cost(row: ResultRow) -> tuple[float, float, str, str]:
+    costs = [float("inf") if cost is None else cost for cost in (row.total_ms, row.moved_mb)]
+    return costs[0], costs[1], row.entry, row.weights

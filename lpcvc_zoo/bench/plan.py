@@ -177,7 +177,8 @@ def plan(
 
     ``export_id`` identifies the export of (entry name, weights, contract, text length). Untrained models
     are scored only with ``evaluate_untrained``: their recall is chance. A target that quantises by itself has
-    one ``precision`` and gets the cells of that one.
+    one ``precision`` and gets the cells of that one. A target that ``emulates`` is not scored on: at seconds
+    a sample that takes hours.
     """
     for contract in contracts:
         get_contract(contract)
@@ -191,7 +192,9 @@ def plan(
             export_id=export_id(entry.name, weights, contract, text_length),
             precision=precision,
             text_length=text_length,
-            dataset=dataset if evaluate_untrained or weights != UNTRAINED else None,
+            dataset=dataset
+            if (evaluate_untrained or weights != UNTRAINED) and not getattr(target, "emulates", False)
+            else None,
         )
         for entry, weights in models
         for contract in contracts

@@ -93,18 +93,26 @@ def summary_table(rows: Sequence[ResultRow]) -> Table:
         table.add_column("setting")
     for header in ("image ms", "text ms", "sum ms"):
         table.add_column(header, justify="right")
+    estimated = any(row.moved_mb is not None for row in rows)
+    if estimated:
+        table.add_column("MB moved (static)", justify="right")
     table.add_column("recall@10, or why not")
     for row in rows:
         cells = [row.entry if not row.trained else f"{row.entry} ({row.weights})"]
         if several:
             cells.append(f"{row.contract} {row.target} {row.precision}")
         cells += [_number(row.image_ms), _number(row.text_ms), _number(row.total_ms)]
+        if estimated:
+            cells.append(_number(row.moved_mb))
         cells.append(f"failed: {row.error.splitlines()[0]}" if row.error else _recall(row) or "not scored")
         table.add_row(*map(escape, cells))
     return table
 
 
 def _latencies(row: ResultRow) -> str:
+    if row.total_ms is None and row.moved_mb is not None:
+        moved = f"image {_number(row.image_moved_mb)} MB, text {_number(row.text_moved_mb)} MB"
+        return f"{moved} moved (static estimate)"
     return f"image {_number(row.image_ms)} ms, text {_number(row.text_ms)} ms"
 
 

@@ -79,6 +79,21 @@ class ResultRow(BaseModel):
         return self.text.latency.median_ms if self.text and self.text.latency else None
 
     @property
+    def image_moved_mb(self) -> float | None:
+        """MB that go in and out of the NPU's own memory, by the compiler's static estimate."""
+        return self.image.traffic.vtcm_bytes / 1e6 if self.image and self.image.traffic else None
+
+    @property
+    def text_moved_mb(self) -> float | None:
+        return self.text.traffic.vtcm_bytes / 1e6 if self.text and self.text.traffic else None
+
+    @property
+    def moved_mb(self) -> float | None:
+        if self.image_moved_mb is None or self.text_moved_mb is None:
+            return None
+        return self.image_moved_mb + self.text_moved_mb
+
+    @property
     def total_ms(self) -> float | None:
         if self.image_ms is None or self.text_ms is None:
             return None

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from lpcvc_zoo import registry
+from lpcvc_zoo.cli.profiles import print_profiles
 from lpcvc_zoo.cli.shared import (
     AsJson,
     Calibration,
@@ -24,8 +25,8 @@ from lpcvc_zoo.cli.shared import (
     TextLength,
     Threads,
     Weights,
+    counting,
     names_from,
-    number,
     out,
     print_json,
     table,
@@ -35,7 +36,7 @@ from lpcvc_zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from lpcvc_zoo.exporting.artifact import Artifact
-    from lpcvc_zoo.targets.base import Profile, Target
+    from lpcvc_zoo.targets.base import Target
 
 NameOrFolder = Annotated[
     str,
@@ -107,10 +108,12 @@ def profile(
     precision: Precision = None,
     calibration: Calibration = "photos",
     threads: Threads = None,
-    operators: Annotated[bool, typer.Option("--operators", help="Also time every operator.")] = False,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="Also every operator: its time, or what it moves.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model's towers on a target: latency, load time, memory."""
+    """Measure a model's towers on a target: latency, load, memory; or what its compiler says they move."""
     from lpcvc_zoo.bench.locks import quiet_machine
     from lpcvc_zoo.targets import get_target
 
@@ -124,20 +127,7 @@ def profile(
     if as_json:
         print_json({tower: measured.model_dump(mode="json") for tower, measured in profiles.items()})
         return
-    shown = table("tower", "median ms", "p10 to p90", "runs", "load ms", "peak MB", "file MB")
-    for tower, measured in profiles.items():
-        shown.add_row(tower, *_measured(measured))
-    out.print(shown)
-    first = next(iter(profiles.values()))
-    for measured in profiles.values():
-        if measured.job_url is not None:
-            units = ", ".join(f"{count} {unit}" for unit, count in (measured.layers_by_unit or {}).items())
-            out.print(f"{measured.job_url}  layers: {units}", style="dim", highlight=False, soft_wrap=True)
-    versions = ", ".join(f"{tool} {version}" for tool, version in first.runtime_versions.items())
-    threads_shown = f", {first.threads} threads" if first.threads else ""
-    out.print(f"{first.device}{threads_shown}, {versions}", style="dim", highlight=False)
-    if operators:
-        _print_operators(profiles)
+    print_profiles(profiles, operators)
 
 
 def evaluate(
@@ -164,13 +154,14 @@ def evaluate(
     options = _options(pretrained, contract, image_size, text_length)
     artifact = _in_folder(name, options)
     from lpcvc_zoo.retrieval.datasets import load_dataset
-    from lpcvc_zoo.retrieval.evaluate import CompiledPair
+    from lpcvc_zoo.retrieval.evaluate import BATCH_SIZE, CompiledPair
     from lpcvc_zoo.retrieval.evaluate import evaluate as score
 
     data = load_dataset(dataset, strict=strict, images=images, split=split)
     for problem in data.problems:
         print(f"{problem.level}: {problem}", file=sys.stderr)
     what: Any
+    batch = BATCH_SIZE
     if artifact is None and target is None:
         what = registry.build(name, **options)
         weights, own = what.weights, what.contract
@@ -183,9 +174,18 @@ def evaluate(
         files = {tower: artifact.path(tower) for tower in TOWERS}  # half a pair ends here
         where = get_target(target or "onnxruntime", **_where(device, runtime, precision, calibration))
         _submit(where, artifact, measured=False)
+        if getattr(where, "emulates", False):
+            batch = 1  # seconds each: progress after every one
         what = CompiledPair(where, {tower: where.compile(files[tower], tower) for tower in TOWERS})
-    with out.status(f"scoring {name} on {data.name}"):
-        scores = score(what, data, contract=own, save_embeddings=save_embeddings)
+    with counting(f"scoring {name} on {data.name}") as progress:
+        scores = score(
+            what,
+            data,
+            contract=own,
+            save_embeddings=save_embeddings,
+            batch_size=batch,
+            progress=progress,
+        )
     if as_json:
         print_json(scores.model_dump(mode="json"))
         return
@@ -274,24 +274,3 @@ def _in_folder(name: str, options: registry.BuildOptions) -> Artifact | None:
         shown = ", ".join(f"--{option.replace('_', '-')}" for option in given)
         raise ZooError(f"{name} is made already, under contract {own}: expected no {shown}.")
     return artifact
-
-
-def _measured(measured: Profile) -> list[str]:
-    latency = measured.latency
-    return [
-        number(latency.median_ms if latency else None, 2),
-        f"{latency.p10_ms:.2f} to {latency.p90_ms:.2f}" if latency else "-",
-        str(len(latency.iterations_ms)) if latency else "-",
-        number(measured.load_ms, 0),
-        number(measured.peak_memory_bytes and measured.peak_memory_bytes / 1e6, 0),
-        number(measured.file_bytes and measured.file_bytes / 1e6, 1),
-    ]
-
-
-def _print_operators(profiles: dict[Any, Profile], most: int = 12) -> None:
-    shown = table("tower", "ms", "operator", "node")
-    for tower, measured in profiles.items():
-        timed = sorted(measured.operators or (), key=lambda item: item.time_ms or 0.0, reverse=True)
-        for operator in timed[:most]:
-            shown.add_row(tower, number(operator.time_ms, 3), operator.type, escape(operator.name))
-    out.print(shown)

@@ -27,6 +27,7 @@ GROUP = "lpcvc_zoo.targets"
 BUILT_IN = {
     "onnxruntime": "lpcvc_zoo.targets.onnxruntime:OnnxRuntimeTarget",
     "aihub": "lpcvc_zoo.targets.aihub:AIHubTarget",
+    "qnn": "lpcvc_zoo.targets.qnn.target:QnnTarget",
 }
 
 
@@ -51,6 +52,11 @@ def get_target(name: str = "onnxruntime", **options: Any) -> Target:
             f"Target {name!r} can't be made with {given}: {error}. It takes: {takes}."
         ) from None
     return factory(**given)
+
+
+def options_of(name: str) -> set[str]:
+    """Names of the options that a target takes."""
+    return set(inspect.signature(_factory(name)).parameters)
 
 
 def expand_devices(name: str, devices: Sequence[str]) -> tuple[str, ...]:

@@ -52,6 +52,48 @@ class OperatorTime(_Record):
     unit: str | None = None
 
 
+class LayerTraffic(_Record):
+    """What the compiled operations of one layer move, per inference.
+
+    ``name`` and ``type`` are of the graph's own node; None where the compiler added the operations itself.
+    """
+
+    name: str | None
+    type: str | None
+    dram_read_bytes: int
+    dram_write_bytes: int
+    vtcm_read_bytes: int
+    vtcm_write_bytes: int
+    ops: int
+    dma_ops: int
+
+
+class Traffic(_Record):
+    """A compiler's static estimate for one tower: bytes moved per inference. Not a measurement, not a time.
+
+    DRAM is the device's memory, VTCM the NPU's own; a DMA transfer counts in both. ``ops`` are operations of
+    the compiled graph, ``dma_ops`` those that only move data. ``spill_bytes``: written to DRAM because
+    VTCM was full. ``layers`` in the graph's order, where asked for.
+    """
+
+    dram_read_bytes: int
+    dram_write_bytes: int
+    vtcm_read_bytes: int
+    vtcm_write_bytes: int
+    spill_bytes: int | None = None
+    ops: int
+    dma_ops: int
+    layers: tuple[LayerTraffic, ...] | None = None
+
+    @property
+    def dram_bytes(self) -> int:
+        return self.dram_read_bytes + self.dram_write_bytes
+
+    @property
+    def vtcm_bytes(self) -> int:
+        return self.vtcm_read_bytes + self.vtcm_write_bytes
+
+
 class Profile(_Record):
     """One tower measured on one target. A field that the target can't know is None, never zero.
 
@@ -73,6 +115,7 @@ class Profile(_Record):
     file_bytes: int | None = None
     operators: tuple[OperatorTime, ...] | None = None
     layers_by_unit: dict[str, int] | None = None
+    traffic: Traffic | None = None
     job_id: str | None = None
     job_url: str | None = None
 

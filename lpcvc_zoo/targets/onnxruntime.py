@@ -17,10 +17,11 @@ import numpy as np
 
 import lpcvc_zoo
 from lpcvc_zoo.entry import TextSpec
-from lpcvc_zoo.errors import TargetError, UnknownNameError
+from lpcvc_zoo.errors import TargetError
 from lpcvc_zoo.files import sha256_of
 from lpcvc_zoo.targets._process import describe_exit
 from lpcvc_zoo.targets.base import Array, Compiled, Latency, OperatorTime, Profile, Tower
+from lpcvc_zoo.targets.samples import Specs, split
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -36,7 +37,7 @@ class OnnxRuntimeTarget:
     ``threads``: None means every CPU this process may use. A profile holds ``iterations`` runs where that
     is given; otherwise as many as fit into ``seconds``, but 10 at least and 100 at most. Before them come
     ``warmup`` runs or more (0.2 s at least), which are counted but not kept. ``operators``: also record the
-    time of every node, in runs of their own. ``device`` may only be this CPU's own name.
+    time of every node, in runs of their own.
 
     In a profile, ``load_ms`` is the time to make a session from the file, graph optimisation included;
     ``peak_memory_bytes`` is how far resident memory rose above its level just before loading (from
@@ -55,7 +56,6 @@ class OnnxRuntimeTarget:
         warmup: int = 3,
         seconds: float = 3.0,
         operators: bool = False,
-        device: str | None = None,
     ) -> None:
         for option, value, least in (
             ("threads", threads, 1),
@@ -65,10 +65,6 @@ class OnnxRuntimeTarget:
             if value is not None and value < least:
                 raise TargetError(f"{option}: expected {least} or more, got {value}.")
         self.device = cpu_name()
-        if device is not None and device != self.device:
-            raise UnknownNameError(
-                "device", device, [self.device], "This target runs on this machine's CPU only."
-            )
         self.threads = threads if threads is not None else usable_cpus()
         self.iterations, self.warmup, self.seconds, self.operators = iterations, warmup, seconds, operators
         self._sessions: dict[tuple[str, str], onnxruntime.InferenceSession] = {}
@@ -149,7 +145,7 @@ class OnnxRuntimeTarget:
         and differs here (axis 1 of ``[2, N, 77]``). TargetError names a wrong input, shape or dtype.
         """
         session = self._session(compiled)
-        samples = _split(session, inputs, compiled.tower)
+        samples = split(_specs(session), inputs, f"{compiled.tower} tower")
         names = [output.name for output in session.get_outputs()]
         try:
             results = [session.run(names, sample) for sample in samples]
@@ -240,41 +236,7 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine() or "CPU"
 
 
-def _split(
-    session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], tower: Tower
-) -> list[dict[str, Array]]:
+def _specs(session: onnxruntime.InferenceSession) -> Specs:
     from lpcvc_zoo.targets._ort_measure import numpy_dtype
 
-    specs = {spec.name: spec for spec in session.get_inputs()}
-    if set(inputs) != set(specs):
-        raise TargetError(f"{tower} tower: expected inputs {sorted(specs)}, got {sorted(inputs)}.")
-    sizes: dict[str, int] = {}
-    columns: dict[str, list[Array]] = {}
-    for name, spec in specs.items():
-        array, dtype = np.asarray(inputs[name]), numpy_dtype(spec.type)
-        if array.dtype != dtype:
-            raise TargetError(f"{tower} tower, input {name!r}: expected dtype {dtype}, got {array.dtype}.")
-        columns[name] = _batch(array, tuple(spec.shape), f"{tower} tower, input {name!r}")
-        sizes[name] = len(columns[name])
-    if len(set(sizes.values())) != 1:
-        raise TargetError(f"{tower} tower: inputs of one batch size expected, got {sizes}.")
-    count = next(iter(sizes.values()))
-    return [{name: column[index] for name, column in columns.items()} for index in range(count)]
-
-
-def _batch(array: Array, shape: tuple[Any, ...], what: str) -> list[Array]:
-    """Cut an array into samples of the compiled shape, along the one axis where the two differ."""
-    problem = TargetError(
-        f"{what}: expected shape {list(shape)} or a longer batch axis, got {list(array.shape)}."
-    )
-    if array.ndim != len(shape) or array.size == 0:
-        raise problem
-    pairs = enumerate(zip(array.shape, shape, strict=True))
-    differing = [axis for axis, (have, want) in pairs if isinstance(want, int) and have != want]
-    if not differing:
-        return [np.ascontiguousarray(array)]
-    if len(differing) > 1 or shape[differing[0]] != 1:
-        raise problem
-    axis = differing[0]
-    parts = np.split(array, array.shape[axis], axis=axis)
-    return [np.ascontiguousarray(part) for part in parts]
+    return {spec.name: (tuple(spec.shape), str(numpy_dtype(spec.type))) for spec in session.get_inputs()}

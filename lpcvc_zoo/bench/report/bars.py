@@ -1,4 +1,4 @@
-"""The right panel: what each model's latency is made of, fastest on top."""
+"""The right panel: what each model's cost is made of, cheapest on top."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lpcvc_zoo.bench.pareto import Group
-from lpcvc_zoo.bench.report.view import GRID, INK, SOFT, Style, milliseconds, names, parts
+from lpcvc_zoo.bench.report.view import GRID, INK, SOFT, Style, milliseconds, names, parts, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,9 +22,10 @@ def draw_bars(axes: Axes, group: Group, looks: dict[str, Style], left: float) ->
     _frame(axes, group, [called[id(row)] for row in rows])
     _make_room_for_names(axes, left)
     splits = [split for row in rows if (split := parts(row))]
+    of = unit(group)
     for place, (row, split) in enumerate(zip(rows, splits, strict=True)):
         _bar(axes, place, split, looks[row.family].colour)
-    _make_room_for_numbers(axes, [_numbers(axes, place, split) for place, split in enumerate(splits)])
+    _make_room_for_numbers(axes, [_numbers(axes, place, split, of) for place, split in enumerate(splits)])
 
 
 def _bar(axes: Axes, place: int, split: tuple[float, float, float], colour: str) -> None:
@@ -34,12 +35,12 @@ def _bar(axes: Axes, place: int, split: tuple[float, float, float], colour: str)
     axes.barh(place, text, left=image + preprocessing, color=colour, alpha=0.42, height=0.66, linewidth=0)
 
 
-def _numbers(axes: Axes, place: int, split: tuple[float, float, float]) -> tuple[float, float]:
+def _numbers(axes: Axes, place: int, split: tuple[float, float, float], of: str) -> tuple[float, float]:
     """Write the total and its parts at a bar's end; returns the total and the writing's width in pixels."""
     at: dict[str, Any] = {"textcoords": "offset points", "va": "center", "xytext": (4, 0)}
     at["annotation_clip"] = False  # the scale is chosen only when all widths are known
     total = axes.annotate(
-        f"{milliseconds(sum(split))} ms",
+        f"{milliseconds(sum(split))} {of}",
         (sum(split), place),
         fontsize=8.5,
         fontweight="bold",
@@ -63,8 +64,12 @@ def _frame(axes: Axes, group: Group, called: list[str]) -> None:
     axes.set_ylim(len(called) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     hidden = len(group.measured) - MOST_BARS
-    more = f"; {hidden} slower ones are in report.html" if hidden > 0 else ""
-    axes.set_xlabel(f"latency, ms (median{more})")
+    if group.static:
+        more = f" ({hidden} more are in report.html)" if hidden > 0 else ""
+        axes.set_xlabel(f"compiler's static estimate, MB moved{more}")
+    else:
+        more = f"; {hidden} slower ones are in report.html" if hidden > 0 else ""
+        axes.set_xlabel(f"latency, ms (median{more})")
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)

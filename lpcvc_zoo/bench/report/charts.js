@@ -26,9 +26,15 @@ function hover(row) {
   const lines = [
     `<b>${escaped(row.name)}</b>`,
     `${escaped(row.family)}, ${row.trained ? escaped(row.weights.split("@")[0]) : "untrained"}, ${escaped(row.full.precision)}`,
-    `total ${ms(row.total_ms)} ms`,
-    `image ${ms(row.image_ms)} ms${known(row.preprocess_ms) ? `, of which preprocessing ${ms(row.preprocess_ms)} ms` : ""}`,
-    `text ${ms(row.text_ms)} ms`,
+    ...(known(row.total_ms) ? [
+      `total ${ms(row.total_ms)} ms`,
+      `image ${ms(row.image_ms)} ms${known(row.preprocess_ms) ? `, of which preprocessing ${ms(row.preprocess_ms)} ms` : ""}`,
+      `text ${ms(row.text_ms)} ms`,
+    ] : []),
+    ...(known(row.moved_mb) ? [
+      "compiler's static estimate, nothing ran:",
+      `${ms(row.moved_mb)} MB moved in the NPU's memory, ${ms(row.dram_mb)} MB in DRAM`,
+    ] : []),
     known(row.recall) ? `recall ${recallText(row)}`
       : known(row.height) ? `recall not measured; drawn at chance, ${row.height.toFixed(3)}` : "recall not measured",
     `${fixed(1)(row.params_m)} M parameters, ${fixed(2)(row.gmacs)} GMACs`,
@@ -42,13 +48,13 @@ function hover(row) {
 
 function drawScatter(rows, group, log, least) {
   const host = byId("scatter"), look = theme(), best = front(rows);
-  const drawn = rows.filter((row) => known(row.total_ms) && known(row.height)).sort((a, b) => a.total_ms - b.total_ms);
-  if (!drawn.length) return nothing(host, why(group, "Nothing to draw: no model is shown that has a latency and a recall or a chance level."));
+  const drawn = rows.filter((row) => known(row.cost) && known(row.height)).sort((a, b) => a.cost - b.cost);
+  if (!drawn.length) return nothing(host, why(group, `Nothing to draw: no model is shown that has ${group && group.static ? "an estimate" : "a latency"} and a recall or a chance level.`));
   const scored = drawn.some((row) => known(row.recall));
   const size = { width: host.clientWidth, height: Math.max(least, Math.min(540, Math.max(380, host.clientWidth * 0.72))) };
   const narrow = size.width < NARROW, scale = scales(drawn, group, log, size);
   const traces = [{
-    x: best.map((row) => row.total_ms), y: best.map((row) => row.recall), mode: "lines", hoverinfo: "skip",
+    x: best.map((row) => row.cost), y: best.map((row) => row.recall), mode: "lines", hoverinfo: "skip",
     line: { shape: "hv", color: look.ink, width: 1.6 }, name: "Pareto front",
   }];
   for (const family of DATA.families) {
@@ -61,7 +67,7 @@ function drawScatter(rows, group, log, least) {
   Plotly.react(host, traces, layout(size.width, size.height, look, {
     xaxis: {
       type: log ? "log" : "linear", range: scale.x, tickvals: log ? ticks(scale.x) : undefined, gridcolor: look.grid,
-      title: { text: `${narrow ? "latency, ms" : "image + text latency, ms (median"}${narrow ? " (" : ", "}${log ? "log" : "linear"} scale)`, standoff: 8 }, zeroline: false,
+      title: { text: axisTitle(group, narrow, log), standoff: 8 }, zeroline: false,
     },
     yaxis: { range: scale.y, title: { text: escaped(group.metric) + (scored && !narrow ? ", 95 % interval" : "") }, gridcolor: look.grid, zeroline: false },
     shapes: [...lines.shapes, ...named.shapes],
@@ -70,9 +76,15 @@ function drawScatter(rows, group, log, least) {
   clickable(host);
 }
 
+function axisTitle(group, narrow, log) {
+  const scale = `${log ? "log" : "linear"} scale)`;
+  if (group.static) return `${narrow ? "" : "compiler's static estimate, "}MB moved (${scale}`;
+  return narrow ? `latency, ms (${scale}` : `image + text latency, ms (median, ${scale}`;
+}
+
 function points(family, rows, look) {
   return {
-    name: escaped(family.name), mode: "markers", x: rows.map((row) => row.total_ms), y: rows.map((row) => row.height),
+    name: escaped(family.name), mode: "markers", x: rows.map((row) => row.cost), y: rows.map((row) => row.height),
     hovertext: rows.map(hover), hoverinfo: "text", customdata: rows.map((row) => row.id),
     marker: { symbol: family.symbol, size: 11, opacity: 1, color: rows.map((row) => (row.trained ? family.colour : look.card)), line: { width: 1.8, color: family.colour } },
     error_y: { type: "data", symmetric: false, thickness: 1.2, width: 0, color: family.colour,
@@ -83,14 +95,14 @@ function points(family, rows, look) {
 
 // Axis ranges, and where a point lands in pixels of the plot.
 function scales(rows, group, log, size) {
-  const times = rows.map((row) => row.total_ms).concat(known(group.budget_ms) ? [group.budget_ms] : []);
+  const times = rows.map((row) => row.cost).concat(known(group.budget_ms) ? [group.budget_ms] : []);
   const low = Math.min(...times), high = Math.max(...times);
   const top = rows.some((row) => known(row.high)) ? Math.min(1, Math.max(...rows.map((row) => row.high || 0)) * 1.12) || 1 : 1;
   const x = log ? [Math.log10(low / 1.35), Math.log10(high * 1.35)] : [0, high * 1.08], y = [-0.06 * top, top];
   const across = size.width - MARGIN.l - MARGIN.r, up = size.height - MARGIN.t - MARGIN.b;
   return {
     x, y, across, up, log,
-    px: (row) => ((log ? Math.log10(row.total_ms) : row.total_ms) - x[0]) / (x[1] - x[0]) * across,
+    px: (row) => ((log ? Math.log10(row.cost) : row.cost) - x[0]) / (x[1] - x[0]) * across,
     py: (row) => (row.height - y[0]) / (y[1] - y[0]) * up,
   };
 }
@@ -130,7 +142,7 @@ function bestNames(best, drawn, scale, look) {
       if (left < 0 || box.right > scale.across || bottom < 0 || box.top > scale.up || taken.some((other) => meet(box, other))
         || drawn.some((other) => apart(box, scale, other) < apart(box, scale, row))) continue;
       taken.push(box);
-      texts.push({ x: scale.log ? Math.log10(row.total_ms) : row.total_ms, y: row.height, text: escaped(row.name), showarrow: false, borderpad: 0,
+      texts.push({ x: scale.log ? Math.log10(row.cost) : row.cost, y: row.height, text: escaped(row.name), showarrow: false, borderpad: 0,
         xanchor: across < 0 ? "right" : "left", yanchor: up < 0 ? "top" : "bottom", xshift: across * 5, yshift: up * 3, font: { size: 11.5, color: look.ink } });
       break;
     }
@@ -155,7 +167,7 @@ function allNames(rows, scale, look) {
     const y = row.height + stem / scale.up * (scale.y[1] - scale.y[0]);
     const x = places[i] / scale.across * (scale.x[1] - scale.x[0]) + scale.x[0];
     texts.push({ x, y, text: escaped(row.name), textangle: -90, showarrow: false, yanchor: "bottom", borderpad: 0, font: { size: 11, color: look.ink } });
-    return { type: "line", layer: "below", line: { color: look.soft, width: 0.7 }, x0: row.total_ms, y0: row.height, x1: scale.log ? 10 ** x : x, y1: y };
+    return { type: "line", layer: "below", line: { color: look.soft, width: 0.7 }, x0: row.cost, y0: row.height, x1: scale.log ? 10 ** x : x, y1: y };
   });
   return { texts, shapes };
 }
@@ -163,10 +175,10 @@ function allNames(rows, scale, look) {
 // Returns its height in pixels.
 function drawBars(rows, group) {
   const host = byId("bars"), look = theme();
-  const drawn = rows.filter((row) => row.parts).sort((a, b) => a.total_ms - b.total_ms);
+  const drawn = rows.filter((row) => row.parts).sort((a, b) => a.cost - b.cost);
   if (!drawn.length) return nothing(host, why(group, "Nothing to draw: no model is shown that was measured."));
   const width = host.clientWidth, narrow = width < NARROW, places = drawn.map((_, i) => i);
-  const longest = Math.max(...drawn.map((row) => row.total_ms));
+  const longest = Math.max(...drawn.map((row) => row.cost));
   const margin = { ...MARGIN, l: narrow ? 10 : 14 + 6.4 * Math.max(...drawn.map((row) => row.name.length)), t: narrow ? 24 : MARGIN.t };
   const colours = drawn.map((row) => FAMILY[row.family].colour);
   const looks = [{ color: colours }, { color: colours, pattern: { shape: "/", size: 6, fillmode: "overlay", fgcolor: colours, bgcolor: look.card, solidity: 0.4 } }, { color: colours, opacity: 0.45 }];
@@ -177,11 +189,11 @@ function drawBars(rows, group) {
   const room = width - margin.l - margin.r, height = (narrow ? 38 : 25) * drawn.length + margin.t + margin.b;
   Plotly.react(host, traces, layout(width, height, look, {
     margin, barmode: "stack",
-    xaxis: { range: [0, longest * room / Math.max(room - 62, room / 3)], title: { text: "latency, ms (median)", standoff: 8 }, gridcolor: look.grid, zeroline: false },
+    xaxis: { range: [0, longest * room / Math.max(room - 62, room / 3)], title: { text: group.static ? "compiler's static estimate, MB moved" : "latency, ms (median)", standoff: 8 }, gridcolor: look.grid, zeroline: false },
     yaxis: { range: [drawn.length - 0.4, -0.7], tickvals: narrow ? [] : places, ticktext: drawn.map((row) => escaped(row.name)), showgrid: false, zeroline: false, fixedrange: true,
       ticks: "outside", ticklen: 5, tickcolor: "rgba(0,0,0,0)" },
     annotations: [
-      ...drawn.map((row, i) => ({ x: row.total_ms, y: i, xanchor: "left", showarrow: false, xshift: 2, text: `<b>${ms(row.total_ms)}</b> ms`, font: { size: 11.5, color: look.ink } })),
+      ...drawn.map((row, i) => ({ x: row.cost, y: i, xanchor: "left", showarrow: false, xshift: 2, text: `<b>${ms(row.cost)}</b> ${group.static ? "MB" : "ms"}`, font: { size: 11.5, color: look.ink } })),
       ...(narrow ? drawn.map((row, i) => ({ x: 0, y: i, xanchor: "left", showarrow: false, yshift: 15, text: escaped(row.name), font: { size: 11, color: look.ink } })) : []),
     ],
   }), CONFIG);

@@ -45,6 +45,7 @@ function tower(title, profile, cosine, sha256, more) {
     ["fastest, slowest", latency ? `${ms(sorted[0])}, ${ms(sorted[sorted.length - 1])} ms` : null],
     ["runs", latency ? `${sorted.length}, after ${latency.warmup_iterations} to warm up` : null],
     ...more,
+    ...traffic(profile.traffic),
     ["threads", profile.threads], ["load", known(profile.load_ms) ? `${ms(profile.load_ms)} ms` : null],
     ["peak memory", megabytes(profile.peak_memory_bytes)], ["file", megabytes(profile.file_bytes)],
     ["cosine to torch", known(cosine) ? `${cosine.toFixed(7)} (worst)` : null], ["sha256", sha256],
@@ -52,6 +53,18 @@ function tower(title, profile, cosine, sha256, more) {
     ["job", job(profile)],
   ]));
   return box;
+}
+
+// The compiler's static estimate: nothing ran.
+function traffic(estimate) {
+  if (!known(estimate)) return [];
+  const both = (read, written) => `${megabytes(read)} read, ${megabytes(written)} written`;
+  return [
+    ["static estimate", `${estimate.ops} operations, ${estimate.dma_ops} of them DMA`],
+    ["VTCM", both(estimate.vtcm_read_bytes, estimate.vtcm_write_bytes)],
+    ["DRAM", both(estimate.dram_read_bytes, estimate.dram_write_bytes)],
+    ["of which spilled", megabytes(estimate.spill_bytes)],
+  ];
 }
 
 function job(profile) {

@@ -1,4 +1,4 @@
-"""The picture of a sweep: recall against latency, and beside it where each model's milliseconds go."""
+"""The picture of a sweep: recall against cost, and beside it what each model's cost is made of."""
 
 from __future__ import annotations
 

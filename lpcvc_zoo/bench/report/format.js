@@ -22,14 +22,14 @@ function recallText(row) {
   return known(row.recall) ? `${row.recall.toFixed(3)} [${row.low.toFixed(3)}, ${row.high.toFixed(3)}]` : DASH;
 }
 
-// Rows that no other row beats in both latency and recall, by rising latency; as pareto.py defines it.
+// Rows that no other row beats in both cost and recall, by rising cost; as pareto.py defines it.
 function front(rows) {
-  const scored = rows.filter((row) => row.trained && known(row.recall) && known(row.total_ms));
-  scored.sort((a, b) => a.total_ms - b.total_ms || b.recall - a.recall);
+  const scored = rows.filter((row) => row.trained && known(row.recall) && known(row.cost));
+  scored.sort((a, b) => a.cost - b.cost || b.recall - a.recall);
   const best = [];
   for (const row of scored) {
     const last = best[best.length - 1];
-    if (!last || row.recall > last.recall || (row.recall === last.recall && row.total_ms === last.total_ms)) {
+    if (!last || row.recall > last.recall || (row.recall === last.recall && row.cost === last.cost)) {
       best.push(row);
     }
   }

@@ -39,6 +39,9 @@ function drawWords() {
     byId(name).replaceChildren(...(group ? group[name] : []).map((sentence) => make("li", {}, sentence)));
   }
   document.querySelector(".words").hidden = !group;
+  const fixed = group && group.static;
+  byId("against").textContent = fixed ? "Recall against the compiler's static estimate" : "Recall against latency";
+  byId("made-of").textContent = fixed ? "Where the megabytes move" : "Where the milliseconds go";
 }
 
 function familyChip(family) {

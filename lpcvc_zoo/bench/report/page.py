@@ -60,6 +60,7 @@ def _data(groups: Sequence[Group], made: str) -> dict[str, Any]:
                 "metric": group.metric.label,
                 "chance": group.chance,
                 "budget_ms": group.budget_ms,
+                "static": group.static,
                 "findings": words.findings(group),
                 "caveats": words.caveats(group),
             }
@@ -84,18 +85,25 @@ def _row(group: Group, row: ResultRow, name: str) -> dict[str, Any]:
         "weights": row.weights,
         "trained": row.trained,
         "error": row.error,
-        "parts": parts(row),
+        "cost": group.cost(row),
+        "parts": parts(row) if group.cost(row) is not None else None,
         "total_ms": row.total_ms,
         "image_ms": row.image_ms,
         "preprocess_ms": row.preprocess_ms,
         "text_ms": row.text_ms,
+        "moved_mb": row.moved_mb,
+        "dram_mb": _sum(*(p.traffic.dram_bytes for p in profiles if p.traffic), scale=1e-6)
+        if row.moved_mb
+        else None,
         "height": height(group, row),
         "recall": recall and recall.value,
         "low": recall and recall.low,
         "high": recall and recall.high,
         "params_m": _sum(row.image_params, row.text_params, scale=1e-6),
         "gmacs": _sum(row.image_gmacs, row.text_gmacs),
-        "file_mb": _sum(*(profile.file_bytes for profile in profiles), scale=1e-6) if row.total_ms else None,
+        "file_mb": _sum(*(profile.file_bytes for profile in profiles), scale=1e-6)
+        if group.cost(row)
+        else None,
         "memory_mb": max((p.peak_memory_bytes / 1e6 for p in profiles if p.peak_memory_bytes), default=None),
         "parity": min(
             (cosine for cosine in (row.image_parity_cosine, row.text_parity_cosine) if cosine is not None),

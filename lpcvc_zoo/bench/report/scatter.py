@@ -1,4 +1,4 @@
-"""The left panel: recall with its interval against latency, the front, the budget and the chance level."""
+"""The left panel: recall with its interval against cost, the front, the budget and the chance level."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIXED = "fixed"  # marks texts that labels must keep clear of
 
 @dataclass(frozen=True)
 class Mark:
-    """One model on the panel, at ``x`` ms and recall ``y``; ``recall`` is None where y is only chance."""
+    """One model on the panel, at cost ``x`` and recall ``y``; ``recall`` is None where y is only chance."""
 
     name: str
     x: float
@@ -60,7 +60,7 @@ def draw_scatter(axes: Axes, group: Group, looks: dict[str, Style]) -> None:
 def _marks(group: Group, looks: dict[str, Style]) -> list[Mark]:
     marks = []
     for index, (row, name) in enumerate(zip(group.rows, names(group.rows), strict=True)):
-        x, y = row.total_ms, height(group, row)
+        x, y = group.cost(row), height(group, row)
         if x is not None and y is not None:
             mark = Mark(
                 name, x, y, group.recall(row), row.trained, index in group.front, looks[row.family]
@@ -79,7 +79,8 @@ def _frame(axes: Axes, group: Group, marks: Sequence[Mark], scored: bool) -> Non
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("image + text latency, ms (median, log scale)")
+    what = "compiler's static estimate, MB moved" if group.static else "image + text latency, ms (median"
+    axes.set_xlabel(what + (" (log scale)" if group.static else ", log scale)"))
     highest = max((mark.recall.high for mark in marks if mark.recall), default=1.0)
     top = min(1.0, highest * 1.12) or 1.0
     axes.set_ylim(-0.06 * top, top)  # the air below 0 is for the words under the chance line

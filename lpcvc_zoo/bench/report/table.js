@@ -7,13 +7,14 @@ const COLUMNS = [
   { key: "image_ms", title: "Image\nms", cell: (row) => ms(row.image_ms) },
   { key: "preprocess_ms", title: "of which\nprepr., ms", cell: (row) => ms(row.preprocess_ms) },
   { key: "text_ms", title: "Text\nms", cell: (row) => ms(row.text_ms) },
+  { key: "moved_mb", title: "Static\nMB moved", cell: (row) => ms(row.moved_mb) },
   { key: "recall", title: "Recall\n95 % interval", cell: recallCell },
   { key: "params_m", title: "Params\nM", cell: (row) => fixed(1)(row.params_m) },
   { key: "gmacs", title: "Compute\nGMACs", cell: (row) => fixed(2)(row.gmacs) },
   { key: "file_mb", title: "Files\nMB", cell: (row) => fixed(1)(row.file_mb) },
   { key: "memory_mb", title: "Peak mem.\nMB", cell: (row) => fixed(0)(row.memory_mb) },
   { key: "parity", title: "Worst cosine\nto torch", cell: (row) => fixed(7)(row.parity) },
-];
+].filter((column) => column.key !== "moved_mb" || DATA.rows.some((row) => known(row.moved_mb)));
 
 function nameCell(row, best) {
   const button = make("button", { type: "button", "aria-expanded": state.open.has(row.id) }, row.name);
@@ -75,7 +76,7 @@ function drawTable() {
 
 function lines(row, best) {
   const line = make("tr", { class: row.error ? "model failed" : "model", id: `row-${row.id}` });
-  const told = row.error && !known(row.total_ms); // what went wrong takes the place of the numbers
+  const told = row.error && !known(row.cost); // what went wrong takes the place of the numbers
   for (const column of told ? COLUMNS.filter((one) => one.text) : COLUMNS) {
     const content = column.cell(row, best);
     line.append(make("td", { class: `${column.text ? "text" : ""} ${content === DASH ? "dash" : ""}` }, content));

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import lpcvc_zoo
@@ -16,6 +17,12 @@ from lpcvc_zoo.retrieval.metrics import Recall
 from lpcvc_zoo.targets.base import Profile
 
 SCHEMA = "lpcvc_zoo.results/1"
+
+# The compiler's static estimate, in the fields' own units.
+TRAFFIC = (
+    "dram_read_bytes", "dram_write_bytes", "vtcm_read_bytes", "vtcm_write_bytes", "spill_bytes", "ops",
+    "dma_ops",
+)  # fmt: skip
 
 Columns = dict[str, Callable[[ResultRow], Any]]
 
@@ -65,6 +72,7 @@ def columns_of(rows: Sequence[ResultRow]) -> Columns:
         "image_latency_median_ms": lambda row: row.image_ms,
         "preprocess_ms": lambda row: row.preprocess_ms,
         "text_latency_median_ms": lambda row: row.text_ms,
+        "static_moved_mb": lambda row: row.moved_mb,
         "dataset": lambda row: comparison(row).dataset,
         "dataset_images": lambda row: row.scores and row.scores.images,
         "dataset_texts": lambda row: row.scores and row.scores.texts,
@@ -120,6 +128,7 @@ def _tower_columns(tower: Tower) -> Columns:
         f"{tower}_peak_memory_range_bytes": profiled(lambda profile: profile.peak_memory_range_bytes),
         f"{tower}_layers_by_unit": profiled(lambda profile: profile.layers_by_unit),
         f"{tower}_file_bytes": profiled(lambda profile: profile.file_bytes),
+        **{f"{tower}_static_{name}": profiled(partial(_traffic, name=name)) for name in TRAFFIC},
         f"{tower}_parity_cosine": of("parity_cosine"),
         f"{tower}_device_min_cosine": lambda row: _device_cosine(row, tower),
         f"{tower}_sha256": of("sha256"),
@@ -137,6 +146,10 @@ def _device_cosine(row: ResultRow, tower: Tower) -> float | None:
 
 def _compile_job(row: ResultRow, tower: Tower) -> str | None:
     return next((job.id for job in row.jobs if (job.kind, job.tower) == ("compile", tower)), None)
+
+
+def _traffic(profile: Profile, name: str) -> int | None:
+    return None if profile.traffic is None else getattr(profile.traffic, name)
 
 
 def _recall_columns(rows: Sequence[ResultRow]) -> Columns:

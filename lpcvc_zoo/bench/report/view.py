@@ -71,19 +71,27 @@ def height(group: Group, row: ResultRow) -> float | None:
 
 
 def parts(row: ResultRow) -> tuple[float, float, float] | None:
-    """Milliseconds of (image encoder alone, in-graph preprocessing, text encoder); their sum is the total.
+    """A row's cost as (image encoder alone, in-graph preprocessing, text encoder); their sum is the total.
 
-    The preprocessing is 0 where it was not measured by itself: it is then inside the first part. Measured
-    by itself it may, by noise, exceed the whole image tower; then it is cut to that.
+    In milliseconds; in MB moved where there is only a compiler's estimate. The preprocessing is 0 where it
+    was not measured by itself: it is then inside the first part. Measured by itself it may, by noise, exceed
+    the whole image tower; then it is cut to that.
     """
     if row.image_ms is None or row.text_ms is None:
-        return None
+        if row.image_moved_mb is None or row.text_moved_mb is None:
+            return None
+        return row.image_moved_mb, 0.0, row.text_moved_mb
     preprocessing = min(row.preprocess_ms or 0.0, row.image_ms)
     return row.image_ms - preprocessing, preprocessing, row.text_ms
 
 
+def unit(group: Group) -> str:
+    """Of a group's costs."""
+    return "MB" if group.static else "ms"
+
+
 def milliseconds(value: float) -> str:
-    """Short, with two or three digits that matter: 0.42, 5.6, 124."""
+    """Short, with two or three digits that matter: 0.42, 5.6, 124. For MB too."""
     if value < 0.995:
         return f"{value:.2f}"
     return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"

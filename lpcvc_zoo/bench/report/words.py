@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lpcvc_zoo.bench.pareto import Group
-from lpcvc_zoo.bench.report.view import milliseconds, names
+from lpcvc_zoo.bench.report.view import milliseconds, names, parts, unit
 from lpcvc_zoo.bench.row import ResultRow
 
 
@@ -16,7 +16,14 @@ def headline(groups: Sequence[Group]) -> str:
         return "No model has been measured yet"
     scored = sum(_scored(group, row) for group in groups for row in group.measured)
     models = _count(total, "model")
-    return f"Recall against latency of {models}" if scored else f"Latency of {models}, recall not measured"
+    if all(group.static for group in groups if group.measured):
+        return f"Static cost of {models} on an NPU, by its compiler"
+    also = ", and what an NPU's compiler says of them" if any(group.static for group in groups) else ""
+    return (
+        f"Recall against latency of {models}{also}"
+        if scored
+        else f"Latency of {models}, recall not measured{also}"
+    )
 
 
 def setting(group: Group) -> str:
@@ -38,9 +45,10 @@ def findings(group: Group) -> list[str]:
         return ["Nothing was measured here."]
     called = dict(zip(map(id, group.rows), names(group.rows), strict=True))
     fastest, slowest = measured[0], measured[-1]
-    said = [f"Fastest: {called[id(fastest)]}, {_latency(fastest)}."]
+    least, most = ("Moves least", "Moves most") if group.static else ("Fastest", "Slowest")
+    said = [f"{least}: {called[id(fastest)]}, {_cost(group, fastest)}."]
     if slowest is not fastest:
-        said[0] += f" Slowest: {called[id(slowest)]}, {_latency(slowest)}."
+        said[0] += f" {most}: {called[id(slowest)]}, {_cost(group, slowest)}."
     front = [group.rows[place] for place in group.front]
     if front:
         best = front[-1]
@@ -49,11 +57,12 @@ def findings(group: Group) -> list[str]:
         said.insert(
             0,
             f"Best recall: {called[id(best)]}, {recall.value:.3f} (95 % interval {recall.low:.3f} to "
-            f"{recall.high:.3f}) at {_latency(best)}.",
+            f"{recall.high:.3f}) at {_cost(group, best)}.",
         )
         if len(front) > 1:
+            cheap = "moves as little and is as good" if group.static else "is both as fast and as good"
             said.append(
-                f"{len(front)} trained models are worth a choice: no other is both as fast and as good. They "
+                f"{len(front)} trained models are worth a choice: no other {cheap}. They "
                 f"reach from {called[id(front[0])]} to {called[id(best)]}."
             )
     if group.budget_ms is not None:
@@ -97,7 +106,15 @@ def caveats(group: Group) -> list[str]:
             f"{_count(scores.texts, 'text')}. Intervals are over these images; another dataset, the hidden "
             "test set above all, gives other numbers."
         )
-    if group.measured and group.contract and group.contract.device != group.comparison.device:
+    if group.static:
+        said.append(
+            "MB moved is what one image and one text read and write in the NPU's own memory, as the compiler "
+            "adds it up: a static estimate that ranks models on one chip. Nothing ran, and no time follows "
+            "from it."
+        )
+        if any(_scored(group, row) for row in group.measured):
+            said.append("Recall is that of the very same towers on another target of this report.")
+    elif group.measured and group.contract and group.contract.device != group.comparison.device:
         said.append(
             f"Latency on {group.comparison.device} is not latency on {group.contract.device}: order and "
             "ratios change from one device to another, and most between a CPU and an NPU."
@@ -120,13 +137,13 @@ def _scored(group: Group, row: ResultRow) -> bool:
     return group.recall(row) is not None
 
 
-def _latency(row: ResultRow) -> str:
-    assert row.total_ms is not None
-    assert row.image_ms is not None
-    assert row.text_ms is not None
+def _cost(group: Group, row: ResultRow) -> str:
+    split = parts(row)
+    assert split is not None
+    image, preprocessing, text = split
     return (
-        f"{milliseconds(row.total_ms)} ms "
-        f"(image {milliseconds(row.image_ms)}, text {milliseconds(row.text_ms)})"
+        f"{milliseconds(sum(split))} {unit(group)} "
+        f"(image {milliseconds(image + preprocessing)}, text {milliseconds(text)})"
     )
 
 

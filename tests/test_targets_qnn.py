@@ -1,0 +1,573 @@
+"""The offline Snapdragon target: real compilations and emulations of small graphs, and its faults."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from lpcvc_zoo import build, export
+from lpcvc_zoo.cli import main
+from lpcvc_zoo.contract import TOWERS, get_contract
+from lpcvc_zoo.data import sample_captions, sample_photos
+from lpcvc_zoo.errors import MissingExtraError, TargetError, UnknownNameError, ZooError
+from lpcvc_zoo.exporting.onnx import export_module
+from lpcvc_zoo.files import CACHE_VARIABLE
+from lpcvc_zoo.ingraph import resizer
+from lpcvc_zoo.model import unit_length
+from lpcvc_zoo.targets import get_target, list_targets
+from lpcvc_zoo.targets.qnn import build as qnn_build
+from lpcvc_zoo.targets.qnn import target as qnn_target
+from lpcvc_zoo.targets.qnn.devices import DEVICES, find_device
+from lpcvc_zoo.targets.qnn.schematic import SchematicError, read_traffic
+from lpcvc_zoo.targets.qnn.target import QnnTarget, installed_versions
+
+RULES, SAMPLE = get_contract("lpcvc2026"), get_contract("lpcvc2026_sample")
+
+
+def _unusable() -> str | None:
+    try:
+        installed_versions()
+    except ZooError as error:
+        return str(error)
+    return None
+
+
+needs_compiler = pytest.mark.skipif(_unusable() is not None, reason=str(_unusable()))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+
+
+# Devices
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("XR2 Gen 2", "XR2 Gen 2"),
+        ("xr2 gen 2 (proxy)", "XR2 Gen 2"),
+        ("Snapdragon 8 Elite", "Snapdragon 8 Elite"),
+        (" 8 elite gen 5 ", "Snapdragon 8 Elite Gen 5"),
+        ("SM8650", "Snapdragon 8 Gen 3"),
+    ],
+)
+def test_devices_are_found_by_name_and_alias(name: str, found: str) -> None:
+    assert find_device(name).name == found
+
+
+def test_an_unknown_device_gets_suggestions() -> None:
+    with pytest.raises(UnknownNameError, match=r"Did you mean .*'Snapdragon 8 Gen 3'"):
+        find_device("Snapdragon 8 Gen 33")
+
+
+def test_no_two_devices_share_a_name_or_a_chip() -> None:
+    names = [name.casefold() for device in DEVICES for name in (device.name, *device.aliases)]
+    assert len(set(names)) == len(names)
+    assert len({device.soc_model for device in DEVICES}) == len(DEVICES)
+
+
+# The schematic
+
+
+def _operation(opid: int, read: int, written: int, vtcm_read: int, vtcm_written: int, is_dma: int) -> str:
+    return (
+        f'{{"opid" : {opid:#018x} , "dram_read": {read} , "dram_write": {written} , '
+        f'"vtcm_read": {vtcm_read} , "vtcm_write": {vtcm_written}, "is_dma": {is_dma}}},'
+    )
+
+
+OPERATIONS = "\n".join(
+    [
+        _operation(0x100000011, 1000, 0, 0, 1000, 1),
+        _operation(0x200000011, 0, 0, 30, 7, 0),
+        _operation(0x300000099, 0, 64, 64, 0, 1),
+    ]
+)
+SCHEMATIC = """\
+graph_before_optimization = { # :::BEGIN:graph_before_optimization:::
+\t0x0000000000000011: {
+\t\t'operation':'q::QNN_MatMul',
+\t\t'inputs' : [
+\t\t\t(0x2,0),
+\t\t],
+\t},
+}
+graph_after_optimization = {
+\t0x0000000000000011: {
+\t\t'operation':'q::ConvLayer',
+\t},
+}
+bandwidth_information = [
+@OPERATIONS@
+]
+qnn_name_translations = {
+0x0000000000000011: 'node_MatMul_3',
+}
+opdesc_map ={
+  '#1': opdesc( 0x100000011, "q::ConvLayer.opt.weights_to_vtcm", ptr=0x1, runlist_pos = 0,
+  '#2': opdesc( 0x200000011, "q::ConvLayer", ptr=0x1, runlist_pos = 1,
+  '#3': opdesc( 0x300000099, "@Spill", ptr=0x1, runlist_pos = 2,
+}
+""".replace("@OPERATIONS@", OPERATIONS)
+
+
+def test_a_schematic_is_summed_up_in_all_and_by_layer() -> None:
+    traffic = read_traffic(SCHEMATIC.splitlines())
+    assert (traffic.dram_bytes, traffic.vtcm_bytes, traffic.spill_bytes) == (1064, 1101, 64)
+    assert (traffic.ops, traffic.dma_ops) == (3, 2)
+    assert traffic.layers is not None
+    first, other = traffic.layers
+    assert (first.name, first.type) == ("node_MatMul_3", "MatMul")
+    assert (first.dram_read_bytes, first.vtcm_read_bytes, first.vtcm_write_bytes) == (1000, 30, 1007)
+    assert (first.ops, first.dma_ops) == (2, 1)
+    assert (other.name, other.type, other.dram_write_bytes) == (None, None, 64)
+
+
+def test_without_the_list_of_compiled_operations_only_the_spill_is_unknown() -> None:
+    traffic = read_traffic(SCHEMATIC.partition("opdesc_map")[0].splitlines())
+    assert traffic.spill_bytes is None
+    assert traffic.ops == 3
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "",
+        "\x00\x7fELF\x02 not a text \ufffd\n" * 3,
+        SCHEMATIC.replace("bandwidth_information", "bandwidths"),
+        SCHEMATIC.replace('"dram_read"', '"ddr_read"'),
+        SCHEMATIC.replace('"vtcm_write": 7', '"vtcm_write": -7'),
+        SCHEMATIC[: SCHEMATIC.index('"dram_read": 0')] + "\n",
+    ],
+    ids=["empty", "binary", "no section", "other field", "no number", "cut off"],
+)
+def test_another_form_of_schematic_is_an_error_and_no_number(damaged: str) -> None:
+    with pytest.raises(SchematicError):
+        read_traffic(damaged.splitlines())
+
+
+# What is installed
+
+
+def test_the_target_is_listed_and_made_without_loading_native_code() -> None:
+    assert "qnn" in list_targets()
+
+
+def test_a_missing_package_is_an_error_with_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    _pretend_linux(monkeypatch)
+    monkeypatch.setattr(qnn_target, "version", missing)
+    with pytest.raises(MissingExtraError, match=r"onnxruntime-qnn.*pip install 'lpcvc-zoo\[qnn\]'"):
+        get_target("qnn")
+
+
+def test_another_version_is_an_error_with_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend_linux(monkeypatch)
+    monkeypatch.setattr(qnn_target, "version", lambda package: "1.18.0")
+    with pytest.raises(TargetError, match=r"expected version 2\.7\.0.* got 1\.18\.0.*lpcvc-zoo\[qnn\]"):
+        get_target("qnn")
+
+
+def test_another_system_is_an_error_that_says_which_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    with pytest.raises(TargetError, match=r"needs Linux on x86-64.* on arm64"):
+        get_target("qnn")
+
+
+def _pretend_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+
+
+# Graphs
+
+
+def _graph(
+    folder: Path,
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, list[int | str]],
+    output: list[int | None],
+    weights: dict[str, np.ndarray] | None = None,
+    dtype: int = TensorProto.FLOAT,
+    output_dtype: int | None = None,
+) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info(name, dtype, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info("y", output_dtype or dtype, output)],
+        [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "tower.onnx"
+    onnx.save(proto, path)
+    return path
+
+
+def _node(kind: str, inputs: str, output: str, name: str) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs.split(), [output], name=name)
+
+
+def _good(folder: Path, scale: float = 1.0) -> Path:
+    weights = (np.arange(32, dtype=np.float32).reshape(8, 4) - 16) / 16 * np.float32(scale)
+    nodes = [_node("MatMul", "x w", "m", "mix"), _node("Relu", "m", "y", "rectify")]
+    return _graph(folder, nodes, {"x": [1, 8]}, [1, 4], {"w": weights})
+
+
+X = np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)
+
+
+@pytest.fixture
+def target() -> QnnTarget:
+    return QnnTarget("XR2 Gen 2", limit_s=120)
+
+
+@needs_compiler
+def test_a_tower_compiles_to_a_binary_with_an_estimate_and_no_latency(
+    target: QnnTarget, tmp_path: Path
+) -> None:
+    compiled = target.compile(_good(tmp_path), "image")
+    profile = target.profile(compiled)
+    assert Path(compiled.reference).is_file()
+    assert (profile.target, profile.device) == ("qnn", "XR2 Gen 2")
+    assert profile.latency is None
+    assert profile.load_ms is None
+    assert profile.peak_memory_bytes is None
+    assert profile.file_bytes == Path(compiled.reference).with_name("context_qnn.bin").stat().st_size > 0
+    traffic = profile.traffic
+    assert traffic is not None
+    assert traffic.dram_read_bytes >= 8 * 4  # the input at least
+    assert traffic.spill_bytes == 0
+    assert traffic.layers is None
+
+
+@needs_compiler
+def test_layers_are_given_where_asked_for_and_add_up(tmp_path: Path) -> None:
+    target = QnnTarget(operators=True)
+    traffic = target.profile(target.compile(_good(tmp_path), "image")).traffic
+    assert traffic is not None
+    assert traffic.layers
+    for field in ("dram_read_bytes", "dram_write_bytes", "vtcm_read_bytes", "vtcm_write_bytes", "ops"):
+        assert sum(getattr(layer, field) for layer in traffic.layers) == getattr(traffic, field)
+    assert any(layer.name and layer.name.startswith("mix") for layer in traffic.layers)
+
+
+@needs_compiler
+def test_every_node_is_judged_and_refusals_are_named_in_the_compilers_words(
+    target: QnnTarget, tmp_path: Path
+) -> None:
+    nodes = [
+        _node("Relu", "x", "r", "rectify"), _node("Erf", "r", "e", "bare_erf"),
+        _node("Add", "e e", "y", "double_it"),
+    ]  # fmt: skip
+    path = _graph(tmp_path, nodes, {"x": [1, 8]}, [1, 8])
+    verdict = target.check(path)
+    assert {node.name: node.accepted for node in verdict.nodes} == {
+        "rectify": True, "bare_erf": False, "double_it": True,
+    }  # fmt: skip
+    assert verdict.error is not None
+    with pytest.raises(TargetError, match=r"XR2 Gen 2 refuses 1 of 3 nodes: bare_erf \(Erf\)\.") as caught:
+        target.compile(path, "text")
+    assert "Its own words: Unsupported nodes in QNN EP: { name: bare_erf, type: Erf }" in str(caught.value)
+
+
+@needs_compiler
+def test_a_good_tower_has_a_verdict_without_refusals(target: QnnTarget, tmp_path: Path) -> None:
+    verdict = target.check(_good(tmp_path))
+    assert verdict.error is None
+    assert verdict.refused == ()
+    assert len(verdict.nodes) == 2
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("nodes", "inputs", "output", "dtype", "said"),
+    [
+        ([_node("Add", "x x", "y", "sum")], {"x": [1, 8]}, [1, 8], TensorProto.DOUBLE, r"sum \(Add\).*3110"),
+        ([_node("NonZero", "x", "y", "find")], {"x": [1, 8]}, [2, None], TensorProto.FLOAT, r"NonZero"),
+        (
+            [_node("Relu", "x", "y", "r")], {"x": ["N", 8]}, ["N", 8], TensorProto.FLOAT,
+            "Inputs of dynamic shape: x; expected static shapes",
+        ),
+    ],
+    ids=["float64", "NonZero", "dynamic batch"],
+)  # fmt: skip
+def test_what_the_npu_can_not_run_is_an_error_that_says_so(
+    target: QnnTarget, tmp_path: Path, nodes, inputs, output, dtype, said: str
+) -> None:
+    out = TensorProto.INT64 if nodes[0].op_type == "NonZero" else None
+    path = _graph(tmp_path, nodes, inputs, output, dtype=dtype, output_dtype=out)
+    with pytest.raises(TargetError, match=said):
+        target.compile(path, "image")
+
+
+@needs_compiler
+def test_a_file_that_is_no_model_is_an_error(target: QnnTarget, tmp_path: Path) -> None:
+    path = tmp_path / "tower.onnx"
+    path.write_bytes(b"not a model")
+    with pytest.raises(TargetError, match="can't compile it"):
+        target.compile(path, "image")
+    with pytest.raises(TargetError, match=r"missing\.onnx is missing"):
+        target.compile(tmp_path / "missing.onnx", "image")
+
+
+# What is kept
+
+
+def _forbid_native_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object, *args: object, **kwargs: object) -> None:
+        raise AssertionError("native code was run")
+
+    monkeypatch.setattr(qnn_build.Child, "ask", refuse)
+
+
+@needs_compiler
+def test_a_compiled_tower_is_kept_by_content_and_device(
+    target: QnnTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = target.compile(_good(tmp_path), "image")
+    elsewhere = QnnTarget("Snapdragon 8 Elite").compile(_good(tmp_path), "image")
+    other = target.compile(_good(tmp_path / "other", scale=0.5), "image")
+    assert len({compiled.reference, elsewhere.reference, other.reference}) == 3
+    _forbid_native_code(monkeypatch)
+    assert QnnTarget("XR2 Gen 2 (Proxy)").compile(_good(tmp_path / "same"), "image") == compiled
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["context_qnn.bin", "context.onnx", "compiled.json"])
+def test_a_damaged_build_is_made_again(target: QnnTarget, tmp_path: Path, name: str) -> None:
+    path = _good(tmp_path)
+    compiled = target.compile(path, "image")
+    damaged = Path(compiled.reference).with_name(name)
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TargetError, match=r"missing or damaged\. Compile the image tower again"):
+        QnnTarget().profile(compiled)
+    assert target.compile(path, "image") == compiled
+    assert damaged.read_bytes() == whole
+
+
+@needs_compiler
+def test_a_failed_compilation_leaves_nothing_behind(target: QnnTarget, tmp_path: Path) -> None:
+    with pytest.raises(TargetError):
+        target.compile(_graph(tmp_path, [_node("Erf", "x", "y", "e")], {"x": [1, 8]}, [1, 8]), "image")
+    assert list((tmp_path / "cache" / "qnn").iterdir()) == []
+
+
+@needs_compiler
+def test_an_unreadable_schematic_costs_the_estimate_and_nothing_else(
+    target: QnnTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(lines: object) -> None:
+        raise SchematicError("it has no bandwidth_information")
+
+    monkeypatch.setattr(qnn_build, "read_traffic", read)
+    compiled = target.compile(_good(tmp_path), "image")
+    profile = target.profile(compiled)
+    assert profile.traffic is None
+    assert profile.file_bytes
+    assert target.infer(compiled, {"x": X[:1]})["y"].shape == (1, 4)
+
+
+# The command line
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_the_command_line_shows_what_moves_and_never_a_millisecond(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(*more: str) -> str:
+        command = ["profile", "efficientvit_m0_text_s", "--contract", SAMPLE.name, "--target", "qnn", *more]
+        with pytest.raises(SystemExit):
+            main(command)
+        shown = capsys.readouterr()
+        return shown.out + shown.err
+
+    monkeypatch.setenv("COLUMNS", "120")
+    table = said("--device", "XR2 Gen 2", "--operators")
+    assert "VTCM MB" in table
+    assert "FullyConnected" in table
+    assert "nothing ran" in table
+    assert " ms" not in table
+    assert "Did you mean" in said("--device", "Snapdragon 8 Gen 33")
+
+
+# Emulation
+
+
+@needs_compiler
+def test_the_emulated_tower_agrees_with_onnx_runtime_and_runs_no_sample_twice(
+    target: QnnTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _good(tmp_path)
+    compiled = target.compile(path, "image")
+    emulated = target.infer(compiled, {"x": X})["y"]
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    expected = np.concatenate([session.run(None, {"x": row[None]})[0] for row in X])
+    assert emulated.dtype == np.float32
+    np.testing.assert_allclose(emulated, expected, atol=2e-3)  # fp16 in between
+    assert not np.array_equal(emulated, expected)
+    target.close()
+    _forbid_native_code(monkeypatch)
+    np.testing.assert_array_equal(target.infer(compiled, {"x": X[::-1]})["y"], emulated[::-1])
+    with pytest.raises(AssertionError, match="native code was run"):
+        target.infer(compiled, {"x": X[:1] + 1})
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"z": X}, r"image tower: expected inputs \['x'\], got \['z'\]"),
+        ({"x": X.astype(np.float64)}, "expected dtype float32, got float64"),
+        ({"x": X[:, :4]}, r"expected shape \[1, 8\] or a longer batch axis"),
+    ],
+)
+def test_wrong_inputs_are_refused_before_anything_runs(
+    target: QnnTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs, said: str
+) -> None:
+    compiled = target.compile(_good(tmp_path), "image")
+    _forbid_native_code(monkeypatch)
+    with pytest.raises(TargetError, match=said):
+        target.infer(compiled, inputs)
+
+
+@needs_compiler
+def test_a_tower_of_another_device_or_target_is_refused(target: QnnTarget, tmp_path: Path) -> None:
+    compiled = target.compile(_good(tmp_path), "image")
+    with pytest.raises(TargetError, match="compiled for qnn on XR2 Gen 2, not for qnn on Snapdragon X"):
+        QnnTarget("Snapdragon X Elite").profile(compiled)
+    with pytest.raises(TargetError, match="compiled for onnxruntime on"):
+        target.profile(get_target().compile(_good(tmp_path), "image"))
+
+
+# Native code that crashes or hangs: a package of the same name, seen first by the child process
+
+FAULTS = {
+    "crash": ("import os; os.abort()", r"ended early, killed by SIGABRT \(a crash in native code\)"),
+    "exit": ("import os; os._exit(3)", "ended early, exit status 3"),
+    "hang": ("import time; time.sleep(600)", "no answer after 3 s; stopped"),
+    "error": ("raise OSError('libQnnHtp.so: cannot open')", "OSError: libQnnHtp.so: cannot open"),
+}
+
+
+def _sabotage(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    folder.mkdir()
+    (folder / "onnxruntime_qnn.py").write_text(f"def get_library_path():\n    {code}\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+@needs_compiler
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_crash_or_a_hang_of_the_compiler_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    code, said = FAULTS[fault]
+    _sabotage(tmp_path / "native", monkeypatch, code)
+    with pytest.raises(TargetError, match=said):
+        QnnTarget(limit_s=3 if fault == "hang" else 60).compile(_good(tmp_path), "image")
+    assert list((tmp_path / "cache" / "qnn").iterdir()) == []
+
+
+@needs_compiler
+def test_a_crash_of_the_emulator_loses_no_sample_that_was_done(
+    target: QnnTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = target.compile(_good(tmp_path), "image")
+    done = target.infer(compiled, {"x": X[:2]})["y"]
+    target.close()
+    with monkeypatch.context() as broken:
+        _sabotage(tmp_path / "native", broken, FAULTS["crash"][0])
+        with pytest.raises(TargetError, match=r"emulating it for XR2 Gen 2: .*SIGABRT"):
+            target.infer(compiled, {"x": X})
+        np.testing.assert_array_equal(target.infer(compiled, {"x": X[:2]})["y"], done)
+    np.testing.assert_array_equal(target.infer(compiled, {"x": X})["y"][:2], done)
+
+
+# fp16, as the emulated NPU computes it
+
+
+@needs_compiler
+@pytest.mark.parametrize("size", [1e-5, 1.0, 1e3])
+def test_embeddings_of_any_size_come_out_at_unit_length(
+    target: QnnTarget, tmp_path: Path, size: float
+) -> None:
+    class Scaled(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return unit_length(x * size)
+
+    x = np.random.default_rng(0).normal(size=(1, 512)).astype(np.float32)
+    export_module(Scaled(), x, "x", "y", tmp_path / "tower.onnx")
+    emulated = target.infer(target.compile(tmp_path / "tower.onnx", "image"), {"x": x})["y"][0]
+    assert np.linalg.norm(emulated) == pytest.approx(1, abs=RULES.embedding.unit_length_tolerance)
+    assert emulated @ x[0] / np.linalg.norm(x) > 0.999
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("device", "interpolation", "size"),
+    [("XR2 Gen 2", "bicubic", 224), ("Snapdragon 8 Elite", "bilinear", 256)],
+)
+def test_the_canvas_resize_stays_near_pils_on_the_npu(
+    tmp_path: Path, device: str, interpolation: str, size: int
+) -> None:
+    photo = Image.open(sample_photos(1)[0]).convert("RGB")
+    canvas = RULES.prepare_image(photo)
+    content = canvas[0].transpose(1, 2, 0).astype(np.uint8)
+    rows, columns = (np.flatnonzero(content.any(axis=axes)).max() + 1 for axes in ((1, 2), (0, 2)))
+    pil = Image.fromarray(content[:rows, :columns]).resize(
+        (size, size),
+        {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[interpolation],
+    )
+    export_module(resizer(RULES.image, size, interpolation), canvas, "image", "resized", tmp_path / "r.onnx")
+    target = QnnTarget(device)
+    emulated = target.infer(target.compile(tmp_path / "r.onnx", "image"), {"image": canvas})["resized"]
+    error = np.abs(emulated[0].transpose(1, 2, 0) - np.asarray(pil, np.float32))
+    assert error.mean() < 1
+    assert error.max() < 4
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "contract", "device"),
+    [
+        ("efficientvit_m0_text_s", RULES, "XR2 Gen 2"),
+        ("tinyclip_vit_8m_16_text_3m", SAMPLE, "Snapdragon 8 Elite"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_emulated_embeddings_agree_with_torch_on_real_photos_and_captions(
+    tmp_path: Path, name: str, contract, device: str
+) -> None:
+    model = build(name, contract=contract)
+    artifact = export(model, tmp_path / "export")
+    target = QnnTarget(device)
+    image = np.concatenate([contract.prepare_image(path) for path in sample_photos(2)])
+    text = contract.prepare_text(sample_captions(3))
+    with torch.inference_mode():
+        expected = {"image": model.encode_image(image).numpy(), "text": model.encode_text(text).numpy()}
+    for tower, inputs in zip(TOWERS, (image, text), strict=True):
+        emulated = target.infer(target.compile(artifact.path(tower), tower), {tower: inputs})[
+            f"{tower}_embedding"
+        ]
+        contract.check_embedding(emulated)
+        cosine = (emulated * expected[tower]).sum(axis=1) / np.linalg.norm(emulated, axis=1)
+        assert cosine.min() > 0.999
