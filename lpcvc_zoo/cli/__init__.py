@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import lpcvc_zoo
-from lpcvc_zoo.cli import look, many, one
+from lpcvc_zoo.cli import lint, look, many, one
 from lpcvc_zoo.errors import ZooError
 
 app = typer.Typer(
@@ -43,7 +43,16 @@ def _root(
 
 
 app.command("list")(look.list_)
-for command in (look.show, look.fetch, one.export, one.profile, one.evaluate, many.sweep, many.report):
+for command in (
+    look.show,
+    look.fetch,
+    one.export,
+    lint.lint,
+    one.profile,
+    one.evaluate,
+    many.sweep,
+    many.report,
+):
     app.command()(command)
 
 

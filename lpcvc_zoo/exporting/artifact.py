@@ -56,6 +56,8 @@ class Manifest(_Record):
     image_size: int
     embed_dim: int
     interpolation: str
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     opset: int
     image: TowerFile
     text: TowerFile
