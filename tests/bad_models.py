@@ -286,7 +286,7 @@ CORPUS: dict[str, Planted] = {
         "unsupported-operator", "error", ("magic",), lambda: single("Magic", "magic", "com.acme")
     ),
     "bare erf": Planted("erf", "error", ("bare_erf",), lambda: single("Erf", "bare_erf")),
-    "exact gelu": Planted("erf", "warning", ("gelu_erf",), gelu),
+    "exact gelu": Planted("erf", "info", ("gelu_erf",), gelu),
     "argmax pooling": Planted("search", "warning", ("find_eot",), eot_argmax),
     "gathernd": Planted("scattered-access", "warning", ("pick_nd",), gather_nd),
     "scatternd": Planted("scattered-access", "warning", ("write_nd",), scatter_nd),
@@ -311,7 +311,7 @@ CORPUS: dict[str, Planted] = {
     ),
     "prime token count": Planted("token-count", "info", ("softmax",), lambda: attention_over(257)),
     "class token": Planted("token-count", "info", ("softmax",), lambda: attention_over(50)),
-    "six axes": Planted("many-axes", "error", ("split_windows", "turn_windows"), window_partition),
+    "six axes": Planted("many-axes", "warning", ("split_windows", "turn_windows"), window_partition),
     "parallel convolutions": Planted("unfused-branches", "warning", ("join",), branches),
     "batchnorm branch": Planted("unfused-branches", "warning", ("join",), one_skip_branch),
     "batchnorm after a convolution": Planted("unfused-batchnorm", "warning", ("norm",), batch_norm),

@@ -213,7 +213,7 @@ def test_the_command_tells_ci_what_is_too_much(fail_on: str, status: int, capsys
     code, out = command(capsys, str(path), "--fail-on", fail_on)
     assert code == status
     words = " ".join(out.split())
-    assert "warning erf: exact GELU, written with Erf at gelu_erf why" in words
+    assert "info erf: exact GELU, written with Erf at gelu_erf why" in words
 
 
 def test_the_command_speaks_json_and_fails_on_errors_by_default(capsys, tmp_path) -> None:

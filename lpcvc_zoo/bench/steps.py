@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 
 
-def export_in_worker(entry: str, weights: str, contract: str, text_length: int | None) -> str:
+def export_in_worker(entry: str, weights: str, contract: str, text_length: int | None, rewrites: str) -> str:
     """Export a model, or find it in the cache; returns the artifact's folder."""
     from lpcvc_zoo.exporting.cache import cached_export
 
     artifact = cached_export(
-        entry, pretrained=_pretrained(weights), contract=contract, text_length=text_length
+        entry,
+        rewrites=rewrites,
+        pretrained=_pretrained(weights),
+        contract=contract,
+        text_length=text_length,
     )
     return str(artifact.folder)
 
@@ -46,11 +50,17 @@ def export_preprocessing_in_worker(entry: str, weights: str, contract: str) -> s
     return str(cached_preprocessing(get_contract(contract), preprocessing, found.image_size))
 
 
-def export_id(entry: str, weights: str, contract: str, text_length: int | None) -> str:
+def export_id(entry: str, weights: str, contract: str, text_length: int | None, rewrites: str) -> str:
     """Identifies an export by everything that shapes it, without making it."""
     from lpcvc_zoo.exporting.cache import export_key
 
-    return export_key(entry, pretrained=_pretrained(weights), contract=contract, text_length=text_length)
+    return export_key(
+        entry,
+        rewrites=rewrites,
+        pretrained=_pretrained(weights),
+        contract=contract,
+        text_length=text_length,
+    )
 
 
 def weights(entry: Entry, pretrained: bool | None) -> str:
@@ -111,9 +121,9 @@ def write_report(rows: Sequence[ResultRow], folder: Path) -> None:
 class Tools:
     """The other rooms as a sweep uses them. The first two run in workers, so must be importable there."""
 
-    export: Callable[[str, str, str, int | None], str] = export_in_worker
+    export: Callable[..., str] = export_in_worker  # of a cell's export_args
     export_preprocessing: Callable[[str, str, str], str] = export_preprocessing_in_worker
-    export_id: Callable[[str, str, str, int | None], str] = export_id
+    export_id: Callable[..., str] = export_id
     weights: Callable[[Entry, bool | None], str] = weights
     load_dataset: Callable[[str], RetrievalDataset] = load_dataset
     fingerprint: Callable[[RetrievalDataset], str] = fingerprint

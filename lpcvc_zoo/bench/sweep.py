@@ -40,6 +40,8 @@ REPORT_FILES = ("report.html", "pareto.png", "pareto.svg", "results.csv", "resul
 class SweepOptions(BaseModel):
     """What to sweep and how. ``models`` are patterns as in ``plan.select``; None means the default.
 
+    ``rewrites``: as in ``export``; None means what each target asks for.
+
     ``pretrained``: published weights always (True), never (False), or where they are on this machine (None).
 
     ``jobs`` exports run beside each other (default: one a CPU, four at most); ``threads`` are the target's.
@@ -52,6 +54,7 @@ class SweepOptions(BaseModel):
     device: str | None = None
     contracts: tuple[str, ...] = ("lpcvc2026",)
     precisions: tuple[str, ...] = ("float",)
+    rewrites: str | None = None
     text_length: int | None = Field(default=None, ge=2)
     dataset: str = "photos"
     out: Path = Path("results")
@@ -136,6 +139,7 @@ def _cells(
         tools.export_id,
         contracts=options.contracts,
         precisions=options.precisions,
+        rewrites=options.rewrites,
         text_length=options.text_length,
         dataset=tools.fingerprint(dataset),
         evaluate_untrained=options.evaluate_untrained,
@@ -226,10 +230,7 @@ class _Sweep:
         """Exports of these cells, in their order, and of each in-graph preprocessing not yet measured."""
         new = {cell.preprocessing_key: cell for cell in wave}
         new = {key: cell for key, cell in new.items() if key not in self._preprocess_ms}
-        jobs: list[Job] = [
-            (self._tools.export, (cell.entry.name, cell.weights, cell.contract, cell.text_length))
-            for cell in wave
-        ]
+        jobs: list[Job] = [(self._tools.export, cell.export_args) for cell in wave]
         jobs += [
             (self._tools.export_preprocessing, (cell.entry.name, cell.weights, cell.contract))
             for cell in new.values()

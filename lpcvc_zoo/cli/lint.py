@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from lpcvc_zoo import registry
-from lpcvc_zoo.cli.shared import AsJson, ImageSize, TextLength, Weights, names_from, out, print_json
+from lpcvc_zoo.cli.shared import AsJson, ImageSize, Rewrites, TextLength, Weights, names_from, out, print_json
 from lpcvc_zoo.contract import CONTRACTS, TOWERS, get_contract
 from lpcvc_zoo.errors import ZooError
 
@@ -38,6 +38,7 @@ def lint(
     pretrained: Weights = None,
     image_size: ImageSize = None,
     text_length: TextLength = None,
+    rewrites: Rewrites = "npu",
     activations: Annotated[
         bool, typer.Option("--activations", help="Also run photos and captions: does fp16 hold every value?")
     ] = False,
@@ -50,7 +51,7 @@ def lint(
     levels = ("error", "warning", "info", "never")
     if fail_on not in levels:
         raise typer.BadParameter(f"--fail-on: expected one of {', '.join(levels)}, got {fail_on!r}.")
-    reports = _reports(what, contract, pretrained, image_size, text_length, activations)
+    reports = _reports(what, contract, pretrained, image_size, text_length, rewrites, activations)
     if as_json:
         print_json([report.model_dump(mode="json") for report in reports])
     else:
@@ -68,6 +69,7 @@ def _reports(
     pretrained: str | None,
     image_size: int | None,
     text_length: int | None,
+    rewrites: str,
     activations: bool,
 ) -> list[Report]:
     from lpcvc_zoo.exporting.artifact import load_artifact
@@ -92,7 +94,7 @@ def _reports(
             "text_length": text_length,
         }
         with out.status(f"exporting {what}"):
-            artifact = cached_export(what, **options)
+            artifact = cached_export(what, rewrites=rewrites, **options)
     manifest = artifact.manifest
     return [
         look(

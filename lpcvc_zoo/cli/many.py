@@ -23,6 +23,10 @@ def sweep(
     device: Annotated[str | None, typer.Option(help="A device of the target, where it has several.")] = None,
     contract: Annotated[list[str] | None, typer.Option(help="Form of the inputs. Repeatable.")] = None,
     precision: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
+    rewrites: Annotated[
+        str | None,
+        typer.Option(help="none, npu, or names with commas between; by default what suits each target."),
+    ] = None,
     text_length: TextLength = None,
     dataset: Annotated[str, typer.Option(help="What to score on.")] = "photos",
     folder: Annotated[Path, typer.Option("--out", help="Folder of the ledger and the report.")] = Path(
@@ -57,6 +61,7 @@ def sweep(
         "targets": split(target) or ("onnxruntime",),
         "contracts": split(contract) or ("lpcvc2026",),
         "precisions": split(precision) or ("float",),
+        "rewrites": rewrites,
         "device": device,
         "text_length": text_length,
         "dataset": dataset,

@@ -15,6 +15,7 @@ from lpcvc_zoo.cli.shared import (
     ContractName,
     ImageSize,
     Name,
+    Rewrites,
     TargetName,
     TextLength,
     Threads,
@@ -27,6 +28,7 @@ from lpcvc_zoo.cli.shared import (
 from lpcvc_zoo.contract import TOWERS, get_contract
 
 if TYPE_CHECKING:
+    from lpcvc_zoo.exporting.artifact import Manifest
     from lpcvc_zoo.targets.base import Profile
 
 
@@ -38,10 +40,14 @@ def export(
     image_size: ImageSize = None,
     text_length: TextLength = None,
     fuse: Annotated[bool, typer.Option(help="Fold branches and BatchNorm into the convolutions.")] = True,
+    rewrites: Rewrites = "none",
     as_json: AsJson = False,
 ) -> None:
     """Export both towers to ONNX, check them against torch, and write a manifest."""
     registry.get_entry(name)  # a misspelt name should not wait for torch
+    from lpcvc_zoo.exporting.rewrites import resolve
+
+    resolve(rewrites)
     from lpcvc_zoo.exporting.onnx import export as export_model
 
     folder = folder or Path("exported") / f"{name}-{contract}"
@@ -49,7 +55,7 @@ def export(
     options["fuse"] = fuse
     model = registry.build(name, **options)
     with out.status(f"exporting {name}"):
-        manifest = export_model(model, folder, fused=fuse).manifest
+        manifest = export_model(model, folder, rewrites=rewrites, fused=fuse).manifest
     if as_json:
         print_json(manifest.model_dump(mode="json"))
         return
@@ -67,6 +73,8 @@ def export(
             parity,
         )
     out.print(shown)
+    if manifest.rewrites:
+        _print_effects(manifest)
     out.print(f"{manifest.weights} weights, opset {manifest.opset}, {manifest.seconds:.0f} s", style="dim")
 
 
@@ -175,6 +183,16 @@ def _options(
         "image_size": image_size,
         "text_length": text_length,
     }
+
+
+def _print_effects(manifest: Manifest) -> None:
+    shown = table("rewrite", "tower", ">places", ">nodes before", ">after", "worst cosine to before")
+    for tower in TOWERS:
+        for effect in manifest.tower(tower).effects:
+            nodes = [str(effect.nodes_before), str(effect.nodes_after)] if effect.places else ["-", "-"]
+            cosine = number(effect.min_cosine, 7)
+            shown.add_row(effect.rewrite, tower, str(effect.places), *nodes, cosine)
+    out.print(shown)
 
 
 def _measured(measured: Profile) -> list[str]:

@@ -34,6 +34,9 @@ ImageSize = Annotated[int | None, typer.Option(help="The image tower's own input
 TextLength = Annotated[
     int | None, typer.Option(help="Cut the text sequence to this many tokens inside the graph.")
 ]
+Rewrites = Annotated[
+    str, typer.Option("--rewrites", help="none, npu (for Snapdragon), or names with commas between.")
+]
 Threads = Annotated[int | None, typer.Option(help="Threads of the target; its own choice by default.")]
 TargetName = Annotated[str, typer.Option("--target", help="Where to measure or run.")]
 

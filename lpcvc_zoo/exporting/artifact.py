@@ -26,8 +26,24 @@ class Parity(_Record):
     max_abs_difference: float
 
 
+class Effect(_Record):
+    """What one rewrite did to a tower; the worst cosine is of embeddings before and after it.
+
+    ``places`` is 0 where the tower has nothing to rewrite; then nothing was measured.
+    """
+
+    rewrite: str
+    places: int
+    nodes_before: int | None = None
+    nodes_after: int | None = None
+    min_cosine: float | None = None
+
+
 class TowerFile(_Record):
-    """One exported tower. Shapes are static; ``size_bytes`` and ``sha256`` are of the file."""
+    """One exported tower. Shapes are static; ``size_bytes`` and ``sha256`` are of the file.
+
+    ``parity`` is to the torch model as built, before any rewrite.
+    """
 
     file: str
     sha256: str
@@ -40,6 +56,7 @@ class TowerFile(_Record):
     output_shape: tuple[int, ...]
     output_dtype: str
     parity: Parity | None = None
+    effects: tuple[Effect, ...] = ()
 
 
 class Manifest(_Record):

@@ -53,9 +53,9 @@ def erf(subject: Subject) -> Iterator[Hit]:
     for node in subject.graph.nodes("Erf"):
         (inside if _in_gelu(subject.graph, node.output[0]) else alone).append(label(node))
     if inside:
-        yield Hit("exact GELU, written with Erf", tuple(inside))
+        yield Hit("exact GELU, written with Erf", tuple(inside), "info")
     if alone:
-        yield Hit("Erf outside a GELU, which the compiler refuses", tuple(alone), "error")
+        yield Hit("Erf outside a GELU, which the compiler refuses", tuple(alone))
 
 
 def _in_gelu(graph: Graph, erf_output: str) -> bool:
@@ -124,10 +124,11 @@ RULES = (
         unsupported,
     ),
     Rule(
-        "erf", "warning",
-        "Erf has no NPU instruction. Some compilers know the exact GELU by its pattern of five nodes; "
-        "where the pattern is broken (by quantisation, or another order) each Erf falls back or fails.",
-        "Export with the rewrite gelu_tanh (cosine 0.999999) or gelu_sigmoid.",
+        "erf", "error",
+        "Erf has no NPU instruction. As part of an exact GELU the Qualcomm compilers know it by its five "
+        "nodes and run one operator; where that pattern is broken each Erf falls back to the CPU or fails.",
+        "Nothing to do for GELU on Snapdragon; elsewhere export with the rewrite gelu_sigmoid or "
+        "gelu_tanh.",
         erf,
     ),
     Rule(
@@ -161,7 +162,7 @@ RULES = (
     Rule(
         "packed-qkv", "info",
         "Splitting one packed product takes a 5-D transpose and three Gathers: memory traffic for nothing.",
-        "Export with the rewrite npu_attention, which has three projections and 4-D products.",
+        "Export with the rewrite split_attention, which has three projections and 4-D products.",
         picked_slices,
     ),
 )  # fmt: skip
