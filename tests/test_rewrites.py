@@ -15,14 +15,14 @@ import torch
 from bad_models import FLOAT, INT32, W, constants, conv, masked_attention, model, node, pixels
 from open_clip.modified_resnet import AttentionPool2d
 from open_clip.transformer import VisionTransformer
+from strangers import strangers_model
 from timm.layers.attention import Attention
 from timm.models.efficientvit_msra import LocalWindowAttention
 from timm.models.fastvit import Attention as FastAttention
-from tiny import DIM, tiny_entry, tiny_model
+from tiny import DIM, tiny_model
 from torch import Tensor, nn
 
 from lpcvc_zoo.backbones._pruned import PrunedAttention
-from lpcvc_zoo.contract import get_contract
 from lpcvc_zoo.errors import ExportError, UnknownNameError
 from lpcvc_zoo.exporting import graphs, rewrites
 from lpcvc_zoo.exporting.attention import split_attention
@@ -31,7 +31,6 @@ from lpcvc_zoo.exporting.lint import lint
 from lpcvc_zoo.exporting.modules import cls_to_average, windows_4d
 from lpcvc_zoo.exporting.onnx import export
 from lpcvc_zoo.exporting.rewrites import REWRITES, SETS, Rewrite, resolve
-from lpcvc_zoo.model import DualEncoder, Towers
 
 WIDTH, HEADS, TOKENS = 32, 4, 10
 
@@ -179,44 +178,6 @@ def test_ids_are_looked_up_without_a_cast_to_int64() -> None:
     assert graphs.int32_ids(proto) == 1
     assert [each.op_type for each in proto.graph.node] == ["Gather"]
     np.testing.assert_array_equal(run(proto, ids), before)
-
-
-class GeluTower(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 16, 8, stride=8)
-        self.act = nn.GELU()
-        self.head = nn.Linear(16, DIM)
-
-    def forward(self, given: Tensor) -> Tensor:
-        result: Tensor = self.head(self.act(self.stem(given)).mean(dim=(2, 3)))
-        return result
-
-
-class PlainText(nn.Module):
-    """Attention with an infinite mask, ids cast to int64: all that a stranger's tower brings."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.token_embedding = nn.Embedding(49408, WIDTH)
-        self.attn = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
-        self.projection = nn.Linear(WIDTH, DIM)
-        self.register_buffer("mask", torch.full((77, 77), float("-inf")).triu(1))
-
-    def forward(self, ids: Tensor) -> Tensor:
-        hidden = self.token_embedding(ids.long())
-        length = ids.shape[1]
-        mask = self.mask[:length, :length]
-        hidden = self.attn(hidden, hidden, hidden, need_weights=False, attn_mask=mask)[0]
-        result: Tensor = self.projection(hidden.mean(dim=1))
-        return result
-
-
-def strangers_model() -> DualEncoder:
-    torch.manual_seed(0)
-    towers = Towers(GeluTower(), PlainText())
-    entry = tiny_entry()
-    return DualEncoder(towers, entry, get_contract("lpcvc2026_sample"), entry.preprocessing).eval()
 
 
 def operators(artifact, tower) -> Counter[str]:

@@ -333,7 +333,7 @@ def test_nothing_of_ours_runs_during_a_measurement(folder: Path) -> None:
 
 def test_a_dead_worker_costs_its_own_job_only() -> None:
     with Workers(2, 1) as workers:
-        jobs = [(sweep_fakes.export_id, (str(number), "", "", None, "none")) for number in range(3)]
+        jobs = [(sweep_fakes.export_id, (str(number), "", "", None, "none", "float")) for number in range(3)]
         assert sorted(done.value for done in workers.run(jobs)) == [f"{n}   None" for n in range(3)]
         for worker in workers._idle:
             worker.process.kill()

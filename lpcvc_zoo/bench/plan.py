@@ -14,12 +14,13 @@ import lpcvc_zoo
 from lpcvc_zoo.contract import get_contract
 from lpcvc_zoo.entry import Entry, Preprocessing
 from lpcvc_zoo.errors import UnknownNameError, ZooError
+from lpcvc_zoo.exporting.precision import canonical
 from lpcvc_zoo.exporting.rewrites import NONE, resolve
 from lpcvc_zoo.targets.base import Target
 
 UNTRAINED = "untrained"
-ExportArgs = tuple[str, str, str, int | None, str]  # entry, weights, contract, text length, rewrites
-PRECISIONS = ("float",)
+# entry, weights, contract, text length, rewrites, precision
+ExportArgs = tuple[str, str, str, int | None, str, str]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Cell:
 
     @property
     def export_args(self) -> ExportArgs:
-        return self.entry.name, self.weights, self.contract, self.text_length, self.rewrites
+        model = (self.entry.name, self.weights, self.contract, self.text_length)
+        return *model, self.rewrites, self.precision
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -180,9 +182,7 @@ def plan(
     """
     for contract in contracts:
         get_contract(contract)
-    for precision in precisions:
-        if precision not in PRECISIONS:
-            raise UnknownNameError("precision", precision, PRECISIONS)
+    precisions = [canonical(precision) for precision in precisions]
     resolve(rewrites or NONE)
     cells = [
         Cell(

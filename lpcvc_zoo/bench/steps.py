@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 
 
-def export_in_worker(entry: str, weights: str, contract: str, text_length: int | None, rewrites: str) -> str:
+def export_in_worker(
+    entry: str, weights: str, contract: str, text_length: int | None, rewrites: str, precision: str
+) -> str:
     """Export a model, or find it in the cache; returns the artifact's folder."""
     from lpcvc_zoo.exporting.cache import cached_export
 
     artifact = cached_export(
         entry,
         rewrites=rewrites,
+        precision=precision,
         pretrained=_pretrained(weights),
         contract=contract,
         text_length=text_length,
@@ -50,13 +53,16 @@ def export_preprocessing_in_worker(entry: str, weights: str, contract: str) -> s
     return str(cached_preprocessing(get_contract(contract), preprocessing, found.image_size))
 
 
-def export_id(entry: str, weights: str, contract: str, text_length: int | None, rewrites: str) -> str:
+def export_id(
+    entry: str, weights: str, contract: str, text_length: int | None, rewrites: str, precision: str
+) -> str:
     """Identifies an export by everything that shapes it, without making it."""
     from lpcvc_zoo.exporting.cache import export_key
 
     return export_key(
         entry,
         rewrites=rewrites,
+        precision=precision,
         pretrained=_pretrained(weights),
         contract=contract,
         text_length=text_length,
@@ -155,7 +161,8 @@ class CellWork:
         }
         self.known["versions"] |= manifest.versions
         for tower in TOWERS:
-            parity = manifest.tower(tower).parity
+            made = manifest.tower(tower)
+            parity = made.quantized.agreement if made.quantized else made.parity
             self.known[f"{tower}_parity_cosine"] = parity.min_cosine if parity else None
         return artifact
 

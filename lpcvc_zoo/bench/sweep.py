@@ -26,6 +26,8 @@ from lpcvc_zoo.bench.steps import CellWork, Tools, describe, measure_preprocessi
 from lpcvc_zoo.bench.workers import Done, Job, Workers
 from lpcvc_zoo.entry import Entry
 from lpcvc_zoo.errors import LedgerError
+from lpcvc_zoo.exporting.precision import FLOAT, canonical
+from lpcvc_zoo.retrieval import photos
 from lpcvc_zoo.retrieval.records import RetrievalDataset, summary
 from lpcvc_zoo.targets import get_target
 from lpcvc_zoo.targets.base import Target
@@ -40,7 +42,8 @@ REPORT_FILES = ("report.html", "pareto.png", "pareto.svg", "results.csv", "resul
 class SweepOptions(BaseModel):
     """What to sweep and how. ``models`` are patterns as in ``plan.select``; None means the default.
 
-    ``rewrites``: as in ``export``; None means what each target asks for.
+    ``rewrites``: as in ``export``; None means what each target asks for. ``precisions``: as in ``quantize``;
+    with a quantised one, the bundled photos are scored without those that calibrate it.
 
     ``pretrained``: published weights always (True), never (False), or where they are on this machine (None).
 
@@ -132,7 +135,10 @@ def _cells(
         quick=options.quick,
         weights=lambda entry: tools.weights(entry, options.pretrained),
     )
-    dataset = tools.load_dataset(options.dataset)  # its chance is stated also where nothing is scored
+    name = options.dataset
+    if name == photos.NAME and any(canonical(precision) != FLOAT for precision in options.precisions):
+        name = photos.HELD_OUT  # for float too, so that a model's precisions can be compared
+    dataset = tools.load_dataset(name)  # its chance is stated also where nothing is scored
     cells = plan(
         models,
         targets,

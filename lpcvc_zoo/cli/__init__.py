@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import lpcvc_zoo
-from lpcvc_zoo.cli import lint, look, many, one
+from lpcvc_zoo.cli import lint, look, many, one, quantize
 from lpcvc_zoo.errors import ZooError
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ for command in (
     look.fetch,
     one.export,
     lint.lint,
+    quantize.quantize,
     one.profile,
     one.evaluate,
     many.sweep,

@@ -39,10 +39,31 @@ class Effect(_Record):
     min_cosine: float | None = None
 
 
+class Calibration(_Record):
+    """What a quantised tower's ranges were measured on: bundled photos or captions, drawn by a seed."""
+
+    source: str
+    samples: int
+    seed: int
+
+
+class Quantized(_Record):
+    """How a tower was quantised. ``kept``: layers left in float because they cost too much.
+
+    ``agreement`` is to the float export, over photos or captions that calibrated nothing.
+    """
+
+    precision: str
+    calibration: Calibration
+    kept: tuple[str, ...]
+    mean_cosine: float
+    agreement: Parity
+
+
 class TowerFile(_Record):
     """One exported tower. Shapes are static; ``size_bytes`` and ``sha256`` are of the file.
 
-    ``parity`` is to the torch model as built, before any rewrite.
+    ``parity`` is of the float export to the torch model as built, before any rewrite.
     """
 
     file: str
@@ -57,6 +78,7 @@ class TowerFile(_Record):
     output_dtype: str
     parity: Parity | None = None
     effects: tuple[Effect, ...] = ()
+    quantized: Quantized | None = None
 
 
 class Manifest(_Record):
