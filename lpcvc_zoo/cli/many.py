@@ -22,7 +22,10 @@ def sweep(
     target: Annotated[list[str] | None, typer.Option(help="Where to measure. Repeatable.")] = None,
     device: Annotated[str | None, typer.Option(help="A device of the target, where it has several.")] = None,
     contract: Annotated[list[str] | None, typer.Option(help="Form of the inputs. Repeatable.")] = None,
-    precision: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="float, w8a16, w8a8, or image=w8a16+text=float. Repeat, or use commas."),
+    ] = None,
     rewrites: Annotated[
         str | None,
         typer.Option(help="none, npu, or names with commas between; by default what suits each target."),
