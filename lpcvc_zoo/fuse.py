@@ -29,10 +29,11 @@ def fuse(towers: Towers, image_size: int, context_length: int) -> Towers:
         ("text", torch.zeros(1, context_length, dtype=torch.int32)),
     ):
         tower = getattr(towers, name)
-        if not is_reparameterised(tower):  # timm's RepMixer can't be folded twice
-            tower = reparameterize_model(tower, inplace=True).eval()
-        fold_pre_norms(tower)
-        fold_batch_norms(tower, example)
+        with torch.random.fork_rng(devices=[]):  # the new convolutions are born with random weights
+            if not is_reparameterised(tower):  # timm's RepMixer can't be folded twice
+                tower = reparameterize_model(tower, inplace=True).eval()
+            fold_pre_norms(tower)
+            fold_batch_norms(tower, example)
         setattr(towers, name, tower)
     return towers
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, TypedDict
 from zlib import crc32
 
@@ -24,6 +24,7 @@ from lpcvc_zoo import backbones
 from lpcvc_zoo.contract import Contract, get_contract
 from lpcvc_zoo.entry import Entry
 from lpcvc_zoo.errors import RegistryError, UnknownNameError, WeightsError
+from lpcvc_zoo.plugins import distribution, points
 
 if TYPE_CHECKING:
     from lpcvc_zoo.model import DualEncoder, Towers
@@ -159,7 +160,10 @@ def _towers(entry: Entry, checkpoint: Checkpoint | None) -> Towers:
     """Towers for a checkpoint to be loaded into: sized by it where only it knows the sizes."""
     if checkpoint is None or entry.make_for is None:
         return untrained(entry)
-    towers: Towers = entry.make_for(checkpoint.shapes)
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        towers: Towers = entry.make_for(checkpoint.shapes)
     return towers.eval()
 
 
@@ -191,8 +195,8 @@ def _found() -> _Found:
         module = import_module(f"{backbones.__name__}.{info.name}")
         _add(getattr(module, "ENTRIES", ()), "lpcvc_zoo itself", entries, owners)
     problems: list[str] = []
-    for point in _plugins():
-        owner = _distribution(point)
+    for point in points(GROUP):
+        owner = distribution(point)
         try:
             _add(_loaded(point), owner, entries, owners)
         except (Exception, SystemExit) as error:  # a plugin may raise anything
@@ -221,13 +225,3 @@ def _loaded(point: EntryPoint) -> Sequence[Entry]:
     if not isinstance(entries, tuple | list):
         raise RegistryError("expected a module with ENTRIES, a tuple of lpcvc_zoo.Entry objects.")
     return entries
-
-
-def _plugins() -> list[EntryPoint]:
-    """Third-party entry points, in the order of their distributions' names, each once."""
-    unique = {(_distribution(point), point.name, point.value): point for point in entry_points(group=GROUP)}
-    return [unique[key] for key in sorted(unique)]
-
-
-def _distribution(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else "(unknown distribution)"

@@ -54,6 +54,16 @@ def test_list_filters_and_speaks_json(capsys) -> None:
     assert {entry["family"] for entry in from_json(capsys, "list", "--family", "tinyclip")} == {"tinyclip"}
 
 
+def test_list_pretrained_is_a_table_of_checkpoints_with_their_licences(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    _, out, _ = command(capsys, "list", "mobileclip*", "--pretrained")
+    rows = {line.split()[0]: line for line in out.splitlines() if line.startswith("mobileclip")}
+    entries = [registry.get_entry(name) for name in registry.list_models("mobileclip*")]
+    assert rows.keys() == {f"{entry.name}.{record.tag}" for entry in entries for record in entry.pretrained}
+    assert all("Apple" in line for line in rows.values())
+    assert "67.8" in rows["mobileclip_s0.datacompdr"]
+
+
 def test_list_imports_no_torch() -> None:
     code = "import sys; from lpcvc_zoo.cli import app; app(['list'], standalone_mode=False)"
     done = subprocess.run(

@@ -19,11 +19,11 @@ def list_(
     pattern: Annotated[str, typer.Argument(help="Names with *, ? or [...].")] = "*",
     family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
     pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Only models with published checkpoints.")
+        bool, typer.Option("--pretrained", help="The published checkpoints, with their scores and licences.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the models of the zoo with their sizes."""
+    """List the models of the zoo with their sizes, or their published checkpoints."""
     names = registry.list_models(pattern, family=family, pretrained=True if pretrained else None)
     entries = [registry.get_entry(name) for name in names]
     for problem in registry.plugin_problems():
@@ -31,8 +31,16 @@ def list_(
     if as_json:
         print_json([entry.model_dump(mode="json") for entry in entries])
         return
+    entries.sort(key=lambda entry: (entry.family, entry.cost, entry.name))
+    if pretrained:
+        _print_checkpoints(entries)
+    else:
+        _print_models(entries)
+
+
+def _print_models(entries: list[Entry]) -> None:
     listing = table("model", ">M params", ">GMACs", "checkpoints")
-    for entry in sorted(entries, key=lambda entry: (entry.family, entry.cost, entry.name)):
+    for entry in entries:
         listing.add_row(
             entry.name,
             pair(millions(entry.image_params), millions(entry.text_params)),
@@ -43,6 +51,29 @@ def list_(
     out.print(
         f"{len(entries)} models. Parameters (M) and GMACs are of the image + the text tower.", style="dim"
     )
+
+
+def _print_checkpoints(entries: list[Entry]) -> None:
+    published = {"ImageNet": "ImageNet-1k", "Flickr": "Flickr30k", "COCO": "MS-COCO"}
+    listing = table("checkpoint", *(f">{header}" for header in published), "licence")
+    count = 0
+    for entry in entries:
+        for record in entry.pretrained:
+            count += 1
+            scores = (_published(record, dataset) for dataset in published.values())
+            licence = record.licence.partition(":")[0].removesuffix(" licence")
+            listing.add_row(f"{entry.name}.{record.tag}", *scores, escape(licence))
+    out.print(listing)
+    out.print(
+        f"{count} checkpoints. Published zero-shot scores in %: ImageNet top-1, and image-to-text R@1 on "
+        "Flickr30k and COCO. `lpcvc-zoo show NAME` has their sources.",
+        style="dim",
+    )
+
+
+def _published(record: Pretrained, dataset: str) -> str:
+    found = [score.percent for score in record.scores if score.name.startswith(dataset)]
+    return number(found[0] if found else None, 1)
 
 
 def show(name: Name, as_json: AsJson = False) -> None:

@@ -10,10 +10,11 @@ A plugin adds a line to its own pyproject.toml; the function takes ``strict`` an
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from lpcvc_zoo.errors import DatasetError, RegistryError, UnknownNameError
+from lpcvc_zoo.errors import DatasetError, UnknownNameError
+from lpcvc_zoo.plugins import distribution, points_by_name
 from lpcvc_zoo.retrieval import captions, coco, lpcvc_csv, photos
 from lpcvc_zoo.retrieval.files import ImageFinder, read_json
 from lpcvc_zoo.retrieval.records import DatasetBuilder, RetrievalDataset
@@ -109,7 +110,7 @@ def _registered(name: str, strict: bool) -> RetrievalDataset:
     if name in BUILT_IN:
         return BUILT_IN[name](strict=strict)
     point = _plugins()[name]
-    whose = f"Dataset {name!r} of distribution {_distribution(point)!r}"
+    whose = f"Dataset {name!r} of distribution {distribution(point)!r}"
     try:
         dataset = point.load()(strict=strict)
     except Exception as error:  # a plugin may raise anything
@@ -122,21 +123,4 @@ def _registered(name: str, strict: bool) -> RetrievalDataset:
 
 
 def _plugins() -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=GROUP):
-        known = found.get(point.name)
-        # The same distribution can be seen twice, when two folders of sys.path hold it.
-        if known is not None and (known.value, _distribution(known)) == (point.value, _distribution(point)):
-            continue
-        if known is not None or point.name in BUILT_IN:
-            other = _distribution(known) if known is not None else "lpcvc_zoo itself"
-            raise RegistryError(
-                f"Two datasets are called {point.name!r}: one of {other}, one of {_distribution(point)}. "
-                "Uninstall or rename one."
-            )
-        found[point.name] = point
-    return found
-
-
-def _distribution(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else "(unknown distribution)"
+    return points_by_name(GROUP, "dataset", BUILT_IN)

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
-from lpcvc_zoo.errors import RegistryError, TargetError, UnknownNameError
+from lpcvc_zoo.errors import TargetError, UnknownNameError
+from lpcvc_zoo.plugins import distribution, points_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from importlib.metadata import EntryPoint
 
     from lpcvc_zoo.targets.base import Target
 
@@ -61,27 +62,10 @@ def _factory(name: str) -> Callable[..., Target]:
         return cast("Callable[..., Target]", point.load())
     except Exception as error:  # a plugin may raise anything
         raise TargetError(
-            f"Target {name!r} of distribution {_distribution(point)!r} can't be loaded "
+            f"Target {name!r} of distribution {distribution(point)!r} can't be loaded "
             f"({point.value}): {type(error).__name__}: {error}"
         ) from error
 
 
 def _plugins() -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=GROUP):
-        known = found.get(point.name)
-        # The same distribution can be seen twice, when two folders of sys.path hold it.
-        if known is not None and (known.value, _distribution(known)) == (point.value, _distribution(point)):
-            continue
-        if known is not None or point.name in BUILT_IN:
-            other = _distribution(known) if known is not None else "lpcvc_zoo itself"
-            raise RegistryError(
-                f"Two targets are called {point.name!r}: one of {other}, one of {_distribution(point)}. "
-                "Uninstall or rename one."
-            )
-        found[point.name] = point
-    return found
-
-
-def _distribution(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else "(unknown distribution)"
+    return points_by_name(GROUP, "target", BUILT_IN)

@@ -1,0 +1,138 @@
+"""Third-party distributions, really installed: found, built and swept like built-in ones, or reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from wheels import install
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "plugin" / "my_encoder.py"
+ENTRY_POINT = "[lpcvc_zoo.backbones]\nfamily = {module}\n"
+PLAIN = """
+from lpcvc_zoo import Entry, Preprocessing, TextSpec
+
+def make():
+    raise AssertionError("listing must not build")
+
+def entry(name):
+    return Entry(
+        name=name, family="theirs", make=make, image_size=32, embed_dim=8, text=TextSpec(
+            context_length=77, pad_id=0, causal=True), preprocessing=Preprocessing(),
+        licence="MIT", paper="https://example.org/paper",
+    )
+
+"""
+
+
+def package(folder: Path, name: str, code: str) -> Path:
+    made = folder / name
+    made.mkdir()
+    (made / "__init__.py").write_text(code, encoding="utf-8")
+    return made
+
+
+class Site:
+    """A folder of installed distributions, and a fresh process that sees them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.scratch = folder / "site", folder / "scratch"
+        self.scratch.mkdir()
+        self.cache = folder / "cache"
+
+    def add(self, distribution: str, module: str, code: str, entry_points: str | None = None) -> None:
+        made = package(self.scratch, module, code)
+        lines = entry_points or ENTRY_POINT.format(module=module)
+        install(self.folder, self.scratch, distribution, made, lines)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH")]))
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env=os.environ | {"PYTHONPATH": path, "LPCVC_ZOO_CACHE": str(self.cache), "COLUMNS": "100"},
+            capture_output=True,
+            text=True,
+        )
+
+    def zoo(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run("-m", "lpcvc_zoo.cli", *arguments)
+
+    def names(self) -> list[str]:
+        done = self.zoo("list", "--json")
+        assert done.returncode == 0, done.stderr
+        return [entry["name"] for entry in json.loads(done.stdout)]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+FACTS = """
+from lpcvc_zoo import build, get_entry
+
+entry, model = get_entry("my_encoder_small"), build("my_encoder_small", fuse=False)
+for tower, stated in ((model.image_tower, entry.image_params), (model.text_tower, entry.text_params)):
+    assert sum(parameter.numel() for parameter in tower.parameters()) == stated
+print(model.weights)
+"""
+
+
+@pytest.mark.slow
+def test_the_example_plugin_is_listed_built_and_swept(site: Site, tmp_path: Path) -> None:
+    site.add("my-encoder", "my_encoder", EXAMPLE.read_text(encoding="utf-8"))
+    assert "my_encoder_small" in site.names()
+    built = site.run("-c", FACTS)
+    assert built.stdout.strip() == "untrained", built.stderr
+    out = tmp_path / "out"
+    swept = site.zoo("sweep", "--models", "my_encoder*", "--contract", "lpcvc2026_sample", "--out", str(out))
+    assert swept.returncode == 0, swept.stderr
+    (row,) = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
+    assert (row["entry"], row["weights"], row["error"]) == ("my_encoder_small", "untrained", None)
+    assert min(row[tower]["latency"]["iterations_ms"][0] for tower in ("image", "text")) > 0
+
+
+BROKEN = {
+    "an import error": ("import not_there_at_all\n", "not_there_at_all"),
+    "an exception": ("1 / 0\n", "division by zero"),
+    "an exit": ("raise SystemExit(3)\n", "3"),
+    "no ENTRIES": ("MODELS = ()\n", "ENTRIES"),
+    "ENTRIES of another type": ("ENTRIES = ('a name',)\n", "Entry"),
+    "a taken name": (PLAIN + "ENTRIES = (entry('mobileclip_s0'),)\n", "mobileclip_s0"),
+    "a name twice": (PLAIN + "ENTRIES = (entry('theirs_a'), entry('theirs_a'))\n", "theirs_a"),
+}
+
+
+@pytest.mark.parametrize(("code", "said"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_plugin_is_reported_by_its_distribution_and_breaks_nothing_else(site, code, said) -> None:
+    site.add("good-plugin", "good_plugin", PLAIN + "ENTRIES = (entry('good_a'), entry('good_b'))\n")
+    site.add("bad-plugin", "bad_plugin", code)
+    listed = site.zoo("list")
+    assert listed.returncode == 0
+    assert "bad-plugin" in listed.stderr
+    assert said in listed.stderr
+    assert "good-plugin" not in listed.stderr
+    assert {"good_a", "good_b", "mobileclip_s0", "openai_clip_vit_b32"} <= set(site.names())
+
+
+def test_one_name_in_two_plugins_is_an_error_of_both_and_ends_neither_the_rest(site: Site) -> None:
+    for plugin in ("first", "second"):
+        site.add(f"{plugin}-plugin", plugin, PLAIN + f"ENTRIES = (entry('shared'), entry('{plugin}_own'))\n")
+    listed = site.zoo("list")
+    assert listed.returncode == 0
+    assert "shared" in listed.stderr
+    assert "first-plugin" in listed.stderr
+    assert "second-plugin" in listed.stderr
+    assert "mobileclip_s0" in site.names()
+
+
+def test_an_unknown_model_hints_at_the_plugin_that_could_not_be_used(site: Site) -> None:
+    site.add("bad-plugin", "bad_plugin", "import not_there_at_all\n")
+    asked = site.zoo("show", "their_model")
+    assert asked.returncode != 0
+    assert "Traceback" not in asked.stderr
+    assert "bad-plugin" in asked.stderr
