@@ -69,7 +69,9 @@ def pause() -> float:
     return began
 
 
-def export(name: str, weights: str, contract: str, text_length: int | None) -> str:
+def export(
+    name: str, weights: str, contract: str, text_length: int | None, rewrites: str, precision: str
+) -> str:
     if name.endswith("_broken"):
         raise ValueError(f"{name} does not export")
     if name.endswith("_hungry"):
@@ -118,7 +120,9 @@ def export_preprocessing(name: str, weights: str, contract: str) -> str:
     return str(path)
 
 
-def export_id(name: str, weights: str, contract: str, text_length: int | None) -> str:
+def export_id(
+    name: str, weights: str, contract: str, text_length: int | None, rewrites: str, precision: str
+) -> str:
     return f"{name} {weights} {contract} {text_length}"
 
 

@@ -285,6 +285,20 @@ def labels(picture: Any) -> list[Any]:
     return [text for axes in picture.axes for text in axes.texts if text.get_gid() == "name"]
 
 
+def test_the_precisions_of_one_model_are_joined_by_a_line_and_of_no_other() -> None:
+    rows = [
+        row("mobileclip_s0", 0.7),
+        row("mobileclip_s0", 0.6, precision="w8a8", image=profile("q", 30, 11.4), key="other"),
+        row("mobileclip_s1", 0.74),
+    ]
+    lines = [line for line in drawn(rows).axes[0].lines if line.get_gid() == "precisions"]
+    assert [len(line.get_xdata()) for line in lines] == [2]
+    assert sorted(lines[0].get_ydata()) == pytest.approx(
+        sorted(scored.scores.recall(10).value for scored in rows[:2])
+    )
+    assert not [line for line in drawn(rows[1:]).axes[0].lines if line.get_gid() == "precisions"]
+
+
 def test_the_same_rows_give_the_same_picture_to_the_byte(tmp_path: Path) -> None:
     for number in (1, 2):
         picture = drawn(mixed_sweep())

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import sweep_fakes
 from rich.console import Console
-from sweep_fakes import ENTRIES, FakeTarget, entry, read_journal
+from sweep_fakes import ENTRIES, FakeTarget, entry, export_id, read_journal
 
 from lpcvc_zoo.bench.ledger import FILE, Ledger
 from lpcvc_zoo.bench.outcome import INTERRUPTED, Outcome
@@ -136,6 +136,39 @@ def test_unknown_names_are_refused_before_anything_is_written(
     with pytest.raises(UnknownNameError, match=f"Unknown {kind}"):
         sweep(folder, **{option: (value,)})
     assert not (folder / "out").exists()
+
+
+def test_rewrites_are_the_ones_that_suit_each_target_unless_named() -> None:
+    class PhoneTarget(FakeTarget):
+        rewrites = "npu"
+
+    def planned(**options: Any) -> list[str]:
+        pairs = [(entry("delta", 1.0), "untrained")]
+        return [cell.rewrites for cell in plan(pairs, [FakeTarget(), PhoneTarget()], export_id, **options)]
+
+    assert planned() == ["none", "npu"]
+    assert planned(rewrites="simplify") == ["simplify", "simplify"]
+    with pytest.raises(UnknownNameError, match="simplify"):
+        planned(rewrites="simplifi")
+
+
+def test_a_precision_has_one_spelling_and_goes_to_the_export() -> None:
+    pairs = [(entry("delta", 1.0), "untrained")]
+    chosen = ("float", "image=w8a8+text=w8a8", "text=w8a16")
+    cells = plan(pairs, [FakeTarget()], export_id, precisions=chosen)
+    precisions = ["float", "w8a8", "image=float+text=w8a16"]
+    assert [cell.precision for cell in cells] == precisions
+    assert [cell.export_args[-1] for cell in cells] == precisions
+    assert len({cell.id for cell in cells}) == 3
+
+
+@pytest.mark.parametrize(
+    ("precisions", "scored"), [(("float",), "photos"), (("float", "w8a8"), "photos_heldout")]
+)
+def test_with_a_quantised_precision_what_calibrates_is_not_scored(folder: Path, precisions, scored) -> None:
+    outcome, _ = sweep(folder, models=("alpha_small",), precisions=precisions)
+    assert {row.dataset for row in outcome.rows} == {scored}
+    assert len(outcome.rows) == len(precisions)
 
 
 def test_a_dataset_that_cannot_be_read_is_refused_before_anything_is_written(folder: Path) -> None:
@@ -341,7 +374,7 @@ def test_nothing_of_ours_runs_during_a_measurement(folder: Path) -> None:
 
 def test_a_dead_worker_costs_its_own_job_only() -> None:
     with Workers(2, 1) as workers:
-        jobs = [(sweep_fakes.export_id, (str(number), "", "", None)) for number in range(3)]
+        jobs = [(sweep_fakes.export_id, (str(number), "", "", None, "none", "float")) for number in range(3)]
         assert sorted(done.value for done in workers.run(jobs)) == [f"{n}   None" for n in range(3)]
         for worker in workers._idle:
             worker.process.kill()

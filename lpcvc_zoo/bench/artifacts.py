@@ -12,6 +12,7 @@ from lpcvc_zoo.entry import Entry
 from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting.adopt import FAMILY
 from lpcvc_zoo.exporting.artifact import Manifest, load_artifact
+from lpcvc_zoo.exporting.precision import FLOAT
 from lpcvc_zoo.registry import get_entry
 from lpcvc_zoo.targets.base import Target
 
@@ -22,7 +23,6 @@ def artifact_cells(
     folders: Iterable[Path],
     targets: Sequence[Target],
     *,
-    precisions: Sequence[str] = ("float",),
     dataset: str | None = None,
     evaluate_untrained: bool = False,
 ) -> list[Cell]:
@@ -42,16 +42,23 @@ def artifact_cells(
                 contract=manifest.contract,
                 target=target,
                 export_id=f"{manifest.contract} {manifest.hashes}",
-                precision=AIMET if precision == "float" and _encoded(manifest, target) else precision,
+                precision=precision,
                 text_length=manifest.text_length,
                 dataset=dataset if scored else None,
                 folder=Path(folder).resolve(),
             )
-            for precision in precisions
             for target in targets
-            if getattr(target, "precision", precision) == precision
+            if (precision := _precision(manifest, target)) is not None
         ]
     return cells
+
+
+def _precision(manifest: Manifest, target: Target) -> str | None:
+    """What a target makes of an artifact; None where it would quantise it a second time."""
+    own: str = getattr(target, "precision", FLOAT)
+    if own != FLOAT:
+        return own if manifest.precision == FLOAT else None
+    return AIMET if _encoded(manifest, target) else manifest.precision
 
 
 def _encoded(manifest: Manifest, target: Target) -> bool:

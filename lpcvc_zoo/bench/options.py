@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lpcvc_zoo.bench.plan import check_precisions
 from lpcvc_zoo.bench.steps import Tools
 from lpcvc_zoo.errors import TargetError
+from lpcvc_zoo.exporting.precision import FLOAT, canonical
+from lpcvc_zoo.retrieval import photos
 from lpcvc_zoo.retrieval.calibration import Calibration
 from lpcvc_zoo.targets import expand_devices, get_target, options_of
 from lpcvc_zoo.targets.base import Target
@@ -23,8 +24,11 @@ class SweepOptions(BaseModel):
 
     ``jobs`` exports run beside each other (default: one a CPU, four at most); ``threads``, ``runtime``,
     ``series`` and what else is not None are the target's. ``devices`` may hold groups such as "all-phones".
-    ``precisions`` that a target quantises for are calibrated on the dataset ``calibration``. ``in_flight``:
-    how many models may have their jobs at remote targets at once.
+    ``in_flight``: how many models may have their jobs at remote targets at once.
+
+    ``rewrites``: as in ``export``; None means what each target asks for. ``precisions``: as in ``quantize``;
+    a target that quantises by itself calibrates on the dataset ``calibration``. With a quantised one, the
+    bundled photos are scored without those that calibrate it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,9 +41,10 @@ class SweepOptions(BaseModel):
     contracts: tuple[str, ...] = ("lpcvc2026",)
     precisions: tuple[str, ...] = ("float",)
     text_length: int | None = Field(default=None, ge=2)
-    calibration: str = "photos"
+    rewrites: str | None = None
+    calibration: str = photos.CALIBRATION
     series: str | None = None
-    dataset: str = "photos"
+    dataset: str = photos.NAME
     out: Path = Path("results")
     quick: bool = False
     pretrained: bool | None = None
@@ -50,13 +55,18 @@ class SweepOptions(BaseModel):
     evaluate_untrained: bool = False
     fail_on_error: bool = False
 
+    @property
+    def scored_on(self) -> str:
+        """Name of the dataset to score on: of all precisions the same, so that they can be compared."""
+        quantised = any(canonical(precision) != FLOAT for precision in self.precisions)
+        return photos.HELD_OUT if quantised and self.dataset == photos.NAME else self.dataset
+
 
 def make_targets(options: SweepOptions, tools: Tools) -> list[Target]:
     """Every named target, for each of the devices and, where it quantises itself, precisions.
 
     Each gets those of the options that it takes. TargetError where none takes one.
     """
-    check_precisions(options.precisions)
     names = list(dict.fromkeys(options.targets))
     takes = {name: options_of(name) for name in names}
     wanted = {"runtime": options.runtime, "series": options.series, "threads": options.threads}
@@ -76,10 +86,11 @@ def make_targets(options: SweepOptions, tools: Tools) -> list[Target]:
 
 def _quantised(options: SweepOptions, tools: Tools) -> list[dict[str, Any]]:
     """What a target that quantises by itself is told for each precision."""
-    if set(options.precisions) == {"float"}:
+    precisions = [canonical(precision) for precision in options.precisions]
+    if set(precisions) == {FLOAT}:
         return [{}]
     calibration = Calibration(tools.load_dataset(options.calibration))
     return [
-        {} if precision == "float" else {"precision": precision, "calibration": calibration}
-        for precision in options.precisions
+        {} if precision == FLOAT else {"precision": precision, "calibration": calibration}
+        for precision in precisions
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,13 @@ import lpcvc_zoo
 from lpcvc_zoo.contract import get_contract
 from lpcvc_zoo.entry import Entry, Preprocessing
 from lpcvc_zoo.errors import UnknownNameError, ZooError
+from lpcvc_zoo.exporting.precision import FLOAT, canonical
+from lpcvc_zoo.exporting.rewrites import NONE, resolve
 from lpcvc_zoo.targets.base import Target
 
 UNTRAINED = "untrained"
-PRECISIONS = ("float", "w8a16", "w8a8")
+# entry, weights, contract, text length, rewrites, precision
+ExportArgs = tuple[str, str, str, int | None, str, str]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Cell:
     target: Target
     export_id: str
     precision: str = "float"
+    rewrites: str = "none"
     text_length: int | None = None
     dataset: str | None = None
     folder: Path | None = None
@@ -45,6 +49,12 @@ class Cell:
     def model(self) -> str:
         """The name ``build`` knows it by: "entry", or "entry.tag" with trained weights."""
         return self.entry.name if self.weights == UNTRAINED else f"{self.entry.name}.{self.weights}"
+
+    @property
+    def export_args(self) -> ExportArgs:
+        model = (self.entry.name, self.weights, self.contract, self.text_length)
+        quantises = hasattr(self.target, "precision")  # by itself, from float
+        return *model, self.rewrites, FLOAT if quantises else self.precision
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -86,6 +96,7 @@ class Cell:
                 "contract": self.contract,
                 "text_length": self.text_length,
                 "precision": self.precision,
+                "rewrites": self.rewrites,
                 "target": [self.target.name, self.target.device, *self._setting],
             }
         )
@@ -165,32 +176,36 @@ def select(
 def plan(
     models: Sequence[tuple[Entry, str]],
     targets: Sequence[Target],
-    export_id: Callable[[str, str, str, int | None], str],
+    export_id: Callable[..., str],
     *,
     contracts: Sequence[str] = ("lpcvc2026",),
     precisions: Sequence[str] = ("float",),
+    rewrites: str | None = None,
     text_length: int | None = None,
     dataset: str | None = None,
     evaluate_untrained: bool = False,
 ) -> list[Cell]:
     """All cells, in the order of ``models``; ``dataset`` is the fingerprint of the data to score on.
 
-    ``export_id`` identifies the export of (entry name, weights, contract, text length). Untrained models
-    are scored only with ``evaluate_untrained``: their recall is chance. A target that quantises by itself has
-    one ``precision`` and gets the cells of that one. A target that ``emulates`` is not scored on: at seconds
-    a sample that takes hours.
+    ``export_id`` identifies the export of ``Cell.export_args``. ``rewrites``: "none", "npu" or names;
+    None for what each target asks for by its attribute of that name. Untrained models are scored only with
+    ``evaluate_untrained``: their recall is chance. A target that quantises by itself has one ``precision``
+    and gets the cells of that one. A target that ``emulates`` is not scored on: at seconds a sample that
+    takes hours.
     """
     for contract in contracts:
         get_contract(contract)
-    check_precisions(precisions)
-    return [
+    precisions = [canonical(precision) for precision in precisions]
+    resolve(rewrites or NONE)
+    cells = [
         Cell(
             entry=entry,
             weights=weights,
             contract=contract,
             target=target,
-            export_id=export_id(entry.name, weights, contract, text_length),
+            export_id="",
             precision=precision,
+            rewrites=_rewrites(target) if rewrites is None else rewrites,
             text_length=text_length,
             dataset=dataset
             if (evaluate_untrained or weights != UNTRAINED) and not getattr(target, "emulates", False)
@@ -202,13 +217,12 @@ def plan(
         for target in targets
         if getattr(target, "precision", precision) == precision
     ]
+    return [replace(cell, export_id=export_id(*cell.export_args)) for cell in cells]
 
 
-def check_precisions(precisions: Iterable[str]) -> None:
-    """UnknownNameError where one is not a precision."""
-    for precision in precisions:
-        if precision not in PRECISIONS:
-            raise UnknownNameError("precision", precision, PRECISIONS)
+def _rewrites(target: Target) -> str:
+    wanted: str = getattr(target, "rewrites", NONE)
+    return wanted
 
 
 def _names(entries: Sequence[Entry]) -> list[str]:

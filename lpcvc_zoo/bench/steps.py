@@ -25,12 +25,19 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 
 
-def export_in_worker(entry: str, weights: str, contract: str, text_length: int | None) -> str:
+def export_in_worker(
+    entry: str, weights: str, contract: str, text_length: int | None, rewrites: str, precision: str
+) -> str:
     """Export a model, or find it in the cache; returns the artifact's folder."""
     from lpcvc_zoo.exporting.cache import cached_export
 
     artifact = cached_export(
-        entry, pretrained=_pretrained(weights), contract=contract, text_length=text_length
+        entry,
+        rewrites=rewrites,
+        precision=precision,
+        pretrained=_pretrained(weights),
+        contract=contract,
+        text_length=text_length,
     )
     return str(artifact.folder)
 
@@ -55,7 +62,8 @@ def torch_embeddings_in_worker(
     from lpcvc_zoo.retrieval.evaluate import evaluate
 
     data = load_dataset(dataset)
-    key = digest({"export": export_id(entry, weights, contract, text_length), "dataset": data.fingerprint()})
+    made = export_id(entry, weights, contract, text_length, "none", "float")
+    key = digest({"export": made, "dataset": data.fingerprint()})
     path = cache_dir() / "embeddings" / f"{key}.npz"
     if not path.exists():
         model = build(entry, pretrained=_pretrained(weights), contract=contract, text_length=text_length)
@@ -63,11 +71,20 @@ def torch_embeddings_in_worker(
     return str(path)
 
 
-def export_id(entry: str, weights: str, contract: str, text_length: int | None) -> str:
+def export_id(
+    entry: str, weights: str, contract: str, text_length: int | None, rewrites: str, precision: str
+) -> str:
     """Identifies an export by everything that shapes it, without making it."""
     from lpcvc_zoo.exporting.cache import export_key
 
-    return export_key(entry, pretrained=_pretrained(weights), contract=contract, text_length=text_length)
+    return export_key(
+        entry,
+        rewrites=rewrites,
+        precision=precision,
+        pretrained=_pretrained(weights),
+        contract=contract,
+        text_length=text_length,
+    )
 
 
 def weights(entry: Entry, pretrained: bool | None) -> str:
@@ -128,10 +145,10 @@ def write_report(rows: Sequence[ResultRow], folder: Path) -> None:
 class Tools:
     """The other rooms as a sweep uses them. The first three run in workers, so must be importable there."""
 
-    export: Callable[[str, str, str, int | None], str] = export_in_worker
+    export: Callable[..., str] = export_in_worker  # of a cell's export_args
     export_preprocessing: Callable[[str, str, str], str] = export_preprocessing_in_worker
     torch_embeddings: Callable[[str, str, str, int | None, str], str] = torch_embeddings_in_worker
-    export_id: Callable[[str, str, str, int | None], str] = export_id
+    export_id: Callable[..., str] = export_id
     weights: Callable[[Entry, bool | None], str] = weights
     load_dataset: Callable[[str], RetrievalDataset] = load_dataset
     fingerprint: Callable[[RetrievalDataset], str] = fingerprint
@@ -162,8 +179,9 @@ class CellWork:
         self.known["versions"] |= manifest.versions
         for tower in manifest.towers:
             made = manifest.tower(tower)
+            parity = made.quantized.agreement if made.quantized else made.parity
             self.known[f"{tower}_sha256"] = made.sha256
-            self.known[f"{tower}_parity_cosine"] = made.parity.min_cosine if made.parity else None
+            self.known[f"{tower}_parity_cosine"] = parity.min_cosine if parity else None
         return artifact
 
     def measure(self, artifact: Artifact, doing: Callable[[str], None]) -> None:

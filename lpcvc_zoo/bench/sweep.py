@@ -107,13 +107,14 @@ def _cells(
             quick=options.quick,
             weights=lambda entry: tools.weights(entry, options.pretrained),
         )
-    dataset = tools.load_dataset(options.dataset)  # its chance is stated also where nothing is scored
+    dataset = tools.load_dataset(options.scored_on)  # its chance is stated also where nothing is scored
     cells = plan(
         models,
         targets,
         tools.export_id,
         contracts=options.contracts,
         precisions=options.precisions,
+        rewrites=options.rewrites,
         text_length=options.text_length,
         dataset=tools.fingerprint(dataset),
         evaluate_untrained=options.evaluate_untrained,
@@ -121,7 +122,6 @@ def _cells(
     cells += artifact_cells(
         options.artifacts,
         targets,
-        precisions=options.precisions,
         dataset=tools.fingerprint(dataset),
         evaluate_untrained=options.evaluate_untrained,
     )
@@ -265,10 +265,7 @@ class _Sweep:
         mine = [cell for cell in wave if cell.folder is None]
         new = {cell.preprocessing_key: cell for cell in mine}
         new = {key: cell for key, cell in new.items() if key not in self._preprocess_ms}
-        jobs: list[Job] = [
-            (self._tools.export, (cell.entry.name, cell.weights, cell.contract, cell.text_length))
-            for cell in mine
-        ]
+        jobs: list[Job] = [(self._tools.export, cell.export_args) for cell in mine]
         jobs += [
             (self._tools.export_preprocessing, (cell.entry.name, cell.weights, cell.contract))
             for cell in new.values()
@@ -279,7 +276,7 @@ class _Sweep:
         jobs += [
             (
                 self._tools.torch_embeddings,
-                (cell.entry.name, cell.weights, cell.contract, cell.text_length, self._options.dataset),
+                (cell.entry.name, cell.weights, cell.contract, cell.text_length, self._options.scored_on),
             )
             for cell in compared
         ]

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import lpcvc_zoo
-from lpcvc_zoo.cli import adopt, hand_in, look, many, one, remote
+from lpcvc_zoo.cli import adopt, hand_in, lint, look, many, one, quantize, remote
 from lpcvc_zoo.errors import ZooError
 
 app = typer.Typer(
@@ -48,6 +48,8 @@ for command in (
     look.fetch,
     one.export,
     adopt.adopt,
+    lint.lint,
+    quantize.quantize,
     one.profile,
     one.evaluate,
     many.sweep,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from lpcvc_zoo.cli.one import ContractChoice, NameOrFolder, artifact_of
-from lpcvc_zoo.cli.shared import AsJson, TextLength, Weights, out, print_json, table
+from lpcvc_zoo.cli.one import ContractChoice, NameOrFolder, artifact_of, options_of
+from lpcvc_zoo.cli.shared import AsJson, Rewrites, TextLength, Weights, out, print_json, table
 from lpcvc_zoo.contract import ORGANISERS, TOWERS, Tower, get_contract
 from lpcvc_zoo.errors import SubmissionError
 
@@ -118,12 +118,13 @@ def bundle(
     contract: ContractChoice = None,
     pretrained: Weights = None,
     text_length: TextLength = None,
+    rewrites: Rewrites = "npu",
     as_json: AsJson = False,
 ) -> None:
     """Write what the top teams hand in: ONNX files, manifest, evaluation script, versions, results."""
     from lpcvc_zoo.submission import read_rows, write_bundle
 
-    artifact = artifact_of(name, pretrained, contract, None, text_length)
+    artifact = artifact_of(name, options_of(pretrained, contract, None, text_length), rewrites)
     zipped = write_bundle(artifact, folder, read_rows(results))
     if as_json:
         print_json({"folder": str(folder), "zip": str(zipped)})
@@ -145,7 +146,7 @@ def _measured_reference(target: AIHubTarget, contract: str) -> float:
     from lpcvc_zoo.submission.rows import REFERENCE
 
     with out.status(f"measuring {REFERENCE}"):
-        artifact = cached_export(REFERENCE, contract=contract)
+        artifact = cached_export(REFERENCE, rewrites=target.rewrites, contract=contract)
         for tower in TOWERS:  # both under way before either is waited for
             target.submit_profile(target.submit_compile(artifact.path(tower), tower))
         profiles = [target.profile(target.compile(artifact.path(tower), tower)) for tower in TOWERS]

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lpcvc_zoo.cli.shared import AsJson, Runtime, TextLength, Threads, out, print_json, split
+from lpcvc_zoo.cli.shared import AsJson, Calibration, Runtime, TextLength, Threads, out, print_json, split
 from lpcvc_zoo.errors import ZooError
+from lpcvc_zoo.retrieval import photos
 
 
 def sweep(
@@ -32,9 +33,14 @@ def sweep(
     runtime: Runtime = None,
     contract: Annotated[list[str] | None, typer.Option(help="Form of the inputs. Repeatable.")] = None,
     precision: Annotated[
-        list[str] | None, typer.Option(help="float, w8a16 or w8a8, where the target has them. Repeatable.")
+        list[str] | None,
+        typer.Option(help="float, w8a16, w8a8, or image=w8a16+text=float. Repeat, or use commas."),
     ] = None,
-    calibration: Annotated[str, typer.Option(help="The dataset that quantisation looks at.")] = "photos",
+    calibration: Calibration = photos.CALIBRATION,
+    rewrites: Annotated[
+        str | None,
+        typer.Option(help="none, npu, or names with commas between; by default what suits each target."),
+    ] = None,
     text_length: TextLength = None,
     dataset: Annotated[str, typer.Option(help="What to score on.")] = "photos",
     folder: Annotated[Path, typer.Option("--out", help="Folder of the ledger and the report.")] = Path(
@@ -79,6 +85,7 @@ def sweep(
         "calibration": calibration,
         "in_flight": in_flight,
         "series": series,
+        "rewrites": rewrites,
         "text_length": text_length,
         "dataset": dataset,
         "out": folder,

@@ -20,6 +20,7 @@ from lpcvc_zoo.cli.shared import (
     ImageSize,
     Name,
     Precision,
+    Rewrites,
     Runtime,
     TargetName,
     TextLength,
@@ -27,15 +28,19 @@ from lpcvc_zoo.cli.shared import (
     Weights,
     counting,
     names_from,
+    number,
     out,
     print_json,
     table,
 )
 from lpcvc_zoo.contract import CONTRACTS, TOWERS, get_contract
 from lpcvc_zoo.errors import ZooError
+from lpcvc_zoo.exporting.precision import FLOAT, canonical
+from lpcvc_zoo.exporting.rewrites import NONE
+from lpcvc_zoo.retrieval import photos
 
 if TYPE_CHECKING:
-    from lpcvc_zoo.exporting.artifact import Artifact
+    from lpcvc_zoo.exporting.artifact import Artifact, Manifest
     from lpcvc_zoo.targets.base import Target
 
 NameOrFolder = Annotated[
@@ -64,18 +69,22 @@ def export(
     image_size: ImageSize = None,
     text_length: TextLength = None,
     fuse: Annotated[bool, typer.Option(help="Fold branches and BatchNorm into the convolutions.")] = True,
+    rewrites: Rewrites = "none",
     as_json: AsJson = False,
 ) -> None:
     """Export both towers to ONNX, check them against torch, and write a manifest."""
     registry.get_entry(name)  # a misspelt name should not wait for torch
+    from lpcvc_zoo.exporting.rewrites import resolve
+
+    resolve(rewrites)
     from lpcvc_zoo.exporting.onnx import export as export_model
 
     folder = folder or Path("exported") / f"{name}-{contract}"
-    options = _options(pretrained, contract, image_size, text_length)
+    options = options_of(pretrained, contract, image_size, text_length)
     options["fuse"] = fuse
     model = registry.build(name, **options)
     with out.status(f"exporting {name}"):
-        manifest = export_model(model, folder, fused=fuse).manifest
+        manifest = export_model(model, folder, rewrites=rewrites, fused=fuse).manifest
     if as_json:
         print_json(manifest.model_dump(mode="json"))
         return
@@ -93,6 +102,8 @@ def export(
             parity,
         )
     out.print(shown)
+    if manifest.rewrites:
+        _print_effects(manifest)
     out.print(f"{manifest.weights} weights, opset {manifest.opset}, {manifest.seconds:.0f} s", style="dim")
 
 
@@ -106,7 +117,7 @@ def profile(
     device: Device = None,
     runtime: Runtime = None,
     precision: Precision = None,
-    calibration: Calibration = "photos",
+    calibration: Calibration = photos.CALIBRATION,
     threads: Threads = None,
     operators: Annotated[
         bool, typer.Option("--operators", help="Also every operator: its time, or what it moves.")
@@ -117,9 +128,10 @@ def profile(
     from lpcvc_zoo.bench.locks import quiet_machine
     from lpcvc_zoo.targets import get_target
 
-    more = _where(device, runtime, precision, calibration)
+    more, exported = _where(target, device, runtime, precision, calibration)
     where = get_target(target, threads=threads, operators=operators or None, **more)
-    artifact = artifact_of(name, pretrained, contract, image_size, text_length)
+    options = options_of(pretrained, contract, image_size, text_length)
+    artifact = artifact_of(name, options, getattr(where, "rewrites", NONE), exported)
     towers = artifact.manifest.towers
     with out.status(f"measuring {name}"), quiet_machine() if where.exclusive else nullcontext():
         _submit(where, artifact, measured=True)
@@ -143,7 +155,7 @@ def evaluate(
     device: Device = None,
     runtime: Runtime = None,
     precision: Precision = None,
-    calibration: Calibration = "photos",
+    calibration: Calibration = photos.CALIBRATION,
     images: Annotated[Path | None, typer.Option(help="Where the images of your own dataset are.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of a Karpathy JSON; test by default.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Any flaw of the dataset is an error.")] = False,
@@ -151,28 +163,31 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model on a dataset: recall@k both ways with 95 % intervals."""
-    options = _options(pretrained, contract, image_size, text_length)
+    options = options_of(pretrained, contract, image_size, text_length)
     artifact = _in_folder(name, options)
     from lpcvc_zoo.retrieval.datasets import load_dataset
     from lpcvc_zoo.retrieval.evaluate import BATCH_SIZE, CompiledPair
     from lpcvc_zoo.retrieval.evaluate import evaluate as score
 
+    if dataset == photos.NAME and canonical(precision or FLOAT) != FLOAT:
+        dataset = photos.HELD_OUT  # without the photos that calibrated it
     data = load_dataset(dataset, strict=strict, images=images, split=split)
     for problem in data.problems:
         print(f"{problem.level}: {problem}", file=sys.stderr)
     what: Any
     batch = BATCH_SIZE
-    if artifact is None and target is None:
+    if artifact is None and target is None and precision is None:
         what = registry.build(name, **options)
         weights, own = what.weights, what.contract
     else:
-        from lpcvc_zoo.exporting.cache import cached_export
         from lpcvc_zoo.targets import get_target
 
-        artifact = artifact or cached_export(name, **options)
+        target = target or "onnxruntime"
+        more, exported = _where(target, device, runtime, precision, calibration)
+        where = get_target(target, **more)
+        artifact = artifact_of(name, options, getattr(where, "rewrites", NONE), exported)
         weights, own = artifact.manifest.weights, get_contract(artifact.manifest.contract)
         files = {tower: artifact.path(tower) for tower in TOWERS}  # half a pair ends here
-        where = get_target(target or "onnxruntime", **_where(device, runtime, precision, calibration))
         _submit(where, artifact, measured=False)
         if getattr(where, "emulates", False):
             batch = 1  # seconds each: progress after every one
@@ -206,14 +221,9 @@ def evaluate(
 
 
 def artifact_of(
-    name: str,
-    pretrained: str | None,
-    contract: str | None,
-    image_size: int | None,
-    text_length: int | None,
+    name: str, options: registry.BuildOptions, rewrites: str = NONE, precision: str = FLOAT
 ) -> Artifact:
     """The artifact in a folder of that name, or the export of a model of the zoo."""
-    options = _options(pretrained, contract, image_size, text_length)
     artifact = _in_folder(name, options)
     if artifact is not None:
         return artifact
@@ -221,20 +231,23 @@ def artifact_of(
     from lpcvc_zoo.exporting.cache import cached_export
 
     with out.status(f"exporting {name}"), busy_machine():
-        return cached_export(name, **options)
+        return cached_export(name, rewrites=rewrites, precision=precision, **options)
 
 
 def _where(
-    device: str | None, runtime: str | None, precision: str | None, calibration: str
-) -> dict[str, Any]:
-    """What a target is asked for beyond its name."""
-    asked: dict[str, Any] = {"device": device, "runtime": runtime}
-    if precision not in (None, "float"):
-        from lpcvc_zoo.retrieval.calibration import Calibration as CalibrationData
-        from lpcvc_zoo.retrieval.datasets import load_dataset
+    target: str, device: str | None, runtime: str | None, precision: str | None, calibration: str
+) -> tuple[dict[str, Any], str]:
+    """What a target is asked for beyond its name, and the precision that the export is made in for it."""
+    from lpcvc_zoo.targets import options_of as taken_by
 
-        asked |= {"precision": precision, "calibration": CalibrationData(load_dataset(calibration))}
-    return asked
+    asked: dict[str, Any] = {"device": device, "runtime": runtime}
+    precision = canonical(precision or FLOAT)
+    if precision == FLOAT or "precision" not in taken_by(target):
+        return asked, precision
+    from lpcvc_zoo.retrieval.calibration import Calibration as CalibrationData
+    from lpcvc_zoo.retrieval.datasets import load_dataset
+
+    return asked | {"precision": precision, "calibration": CalibrationData(load_dataset(calibration))}, FLOAT
 
 
 def _submit(where: Target, artifact: Artifact, *, measured: bool) -> None:
@@ -248,7 +261,7 @@ def _submit(where: Target, artifact: Artifact, *, measured: bool) -> None:
                 where.submit_profile(compiling)
 
 
-def _options(
+def options_of(
     pretrained: str | None, contract: str | None, image_size: int | None, text_length: int | None
 ) -> registry.BuildOptions:
     options: registry.BuildOptions = {
@@ -274,3 +287,13 @@ def _in_folder(name: str, options: registry.BuildOptions) -> Artifact | None:
         shown = ", ".join(f"--{option.replace('_', '-')}" for option in given)
         raise ZooError(f"{name} is made already, under contract {own}: expected no {shown}.")
     return artifact
+
+
+def _print_effects(manifest: Manifest) -> None:
+    shown = table("rewrite", "tower", ">places", ">nodes before", ">after", "worst cosine to before")
+    for tower in TOWERS:
+        for effect in manifest.tower(tower).effects:
+            nodes = [str(effect.nodes_before), str(effect.nodes_after)] if effect.places else ["-", "-"]
+            cosine = number(effect.min_cosine, 7)
+            shown.add_row(effect.rewrite, tower, str(effect.places), *nodes, cosine)
+    out.print(shown)

@@ -37,13 +37,16 @@ ImageSize = Annotated[int | None, typer.Option(help="The image tower's own input
 TextLength = Annotated[
     int | None, typer.Option(help="Cut the text sequence to this many tokens inside the graph.")
 ]
+Rewrites = Annotated[
+    str, typer.Option("--rewrites", help="none, npu (for Snapdragon), or names with commas between.")
+]
 Threads = Annotated[int | None, typer.Option(help="Threads of the target; its own choice by default.")]
 Device = Annotated[
     str | None,
-    typer.Option(help="Of a remote target: a name, chipset or attribute; its own choice by default."),
+    typer.Option(help="Where a target has several: a name, chipset or attribute."),
 ]
-Precision = Annotated[str | None, typer.Option(help="Of a remote target: float, w8a16 or w8a8.")]
-Calibration = Annotated[str, typer.Option(help="The dataset that quantisation looks at.")]
+Precision = Annotated[str | None, typer.Option(help="float, w8a16, w8a8, or image=w8a16+text=float.")]
+Calibration = Annotated[str, typer.Option(help="What a target that quantises by itself calibrates on.")]
 Runtime = Annotated[
     str | None, typer.Option(help="Of a remote target: qnn_dlc, qnn_context_binary, onnx, tflite, ...")
 ]

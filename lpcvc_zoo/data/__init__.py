@@ -8,6 +8,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 PHOTOS = Path(__file__).parent / "photos"
+CALIBRATION_PHOTOS = 48  # of 163
 
 
 def sample_photos(count: int) -> list[Path]:
@@ -19,6 +20,23 @@ def sample_captions(count: int) -> list[str]:
     """``count`` captions spread evenly over the benchmark, the same ones every time."""
     with (PHOTOS / "txt_list.csv").open(encoding="utf-8-sig", newline="") as file:
         return _spread([row["Unique_Texts"] for row in csv.DictReader(file)], count)
+
+
+def calibration_pool() -> tuple[list[Path], list[str]]:
+    """Photos and captions to calibrate quantisation on: never among those that score quantised models.
+
+    No caption is taken that also belongs to a photo outside the pool.
+    """
+    photos = _spread(sorted((PHOTOS / "images").glob("*.jpg")), CALIBRATION_PHOTOS)
+    names = {photo.name for photo in photos}
+    inside: set[str] = set()
+    outside: set[str] = set()
+    with (PHOTOS / "img_list.csv").open(encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file):
+            (inside if row["Image_names"] in names else outside).update(row["Text_nums"].split(";"))
+    with (PHOTOS / "txt_list.csv").open(encoding="utf-8-sig", newline="") as file:
+        texts = [row["Unique_Texts"] for row in csv.DictReader(file) if row["Text_nums"] in inside - outside]
+    return photos, texts
 
 
 def _spread(items: list[Item], count: int) -> list[Item]:

@@ -26,6 +26,40 @@ class Parity(_Record):
     max_abs_difference: float
 
 
+class Effect(_Record):
+    """What one rewrite did to a tower; the worst cosine is of embeddings before and after it.
+
+    ``places`` is 0 where the tower has nothing to rewrite; then nothing was measured.
+    """
+
+    rewrite: str
+    places: int
+    nodes_before: int | None = None
+    nodes_after: int | None = None
+    min_cosine: float | None = None
+
+
+class Calibration(_Record):
+    """What a quantised tower's ranges were measured on: bundled photos or captions, drawn by a seed."""
+
+    source: str
+    samples: int
+    seed: int
+
+
+class Quantized(_Record):
+    """How a tower was quantised. ``kept``: layers left in float because they cost too much.
+
+    ``agreement`` is to the float export, over photos or captions that calibrated nothing.
+    """
+
+    precision: str
+    calibration: Calibration
+    kept: tuple[str, ...]
+    mean_cosine: float
+    agreement: Parity
+
+
 class _File(_Record):
     file: str
     sha256: str
@@ -38,7 +72,8 @@ class Encodings(_File):
 class TowerFile(_File):
     """One tower. Shapes are static; ``size_bytes`` and ``sha256`` are of the file.
 
-    ``changes``: what was done to a file made elsewhere to put it into the contract's form.
+    ``parity`` is of the float export to the torch model as built, before any rewrite. ``changes``: what was
+    done to a file made elsewhere to put it into the contract's form.
     """
 
     size_bytes: int
@@ -52,6 +87,8 @@ class TowerFile(_File):
     parity: Parity | None = None
     changes: tuple[str, ...] = ()
     encodings: Encodings | None = None
+    effects: tuple[Effect, ...] = ()
+    quantized: Quantized | None = None
 
 
 class Manifest(_Record):
@@ -71,6 +108,8 @@ class Manifest(_Record):
     image_size: int | None = None
     embed_dim: int
     interpolation: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     opset: int
     image: TowerFile | None
     text: TowerFile | None

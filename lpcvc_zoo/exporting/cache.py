@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -18,6 +18,9 @@ from lpcvc_zoo.contract import Contract, get_contract
 from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting.artifact import Artifact, load_artifact
 from lpcvc_zoo.exporting.onnx import OPSET, export, export_module, parity_inputs, tool_versions
+from lpcvc_zoo.exporting.precision import FLOAT, canonical
+from lpcvc_zoo.exporting.quantize import quantize
+from lpcvc_zoo.exporting.rewrites import NONE, resolve
 from lpcvc_zoo.files import cache_dir, sha256_of
 from lpcvc_zoo.registry import BuildOptions
 from lpcvc_zoo.weights.identity import identity_of
@@ -28,23 +31,40 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def cached_export(name: str, *, force: bool = False, **options: Unpack[BuildOptions]) -> Artifact:
-    """The export of ``build(name, **options)``, from the cache where it is already there.
+def cached_export(
+    name: str,
+    *,
+    rewrites: str | Sequence[str] = NONE,
+    precision: str = FLOAT,
+    force: bool = False,
+    **options: Unpack[BuildOptions],
+) -> Artifact:
+    """The export of ``build(name, **options)`` with these rewrites in this precision, made once.
 
     A cached file that is damaged is exported again. Raises what ``build`` and ``export`` raise; an export
     that failed its parity gate stays beside the cache as ``<key>.rejected``.
     """
-    folder = _exports() / export_key(name, **options)
+    folder = _exports() / export_key(name, rewrites=rewrites, precision=precision, **options)
     if folder.is_dir() and not force:
         try:
             return load_artifact(folder)
         except ExportError as error:
             log.warning("Cached export is damaged and will be made again: %s", error)
+    if canonical(precision) != FLOAT:
+        whole = cached_export(name, rewrites=rewrites, force=force, **options)
+        return _made_whole(folder, lambda temporary: quantize(whole, temporary, precision))
     model = registry.build(name, **options)
-    return _made_whole(folder, lambda temporary: export(model, temporary, fused=options.get("fuse", True)))
+    fused = options.get("fuse", True)
+    return _made_whole(folder, lambda temporary: export(model, temporary, rewrites=rewrites, fused=fused))
 
 
-def export_key(name: str, **options: Unpack[BuildOptions]) -> str:
+def export_key(
+    name: str,
+    *,
+    rewrites: str | Sequence[str] = NONE,
+    precision: str = FLOAT,
+    **options: Unpack[BuildOptions],
+) -> str:
     """Name and hash of everything that shapes an export; needs no torch and builds nothing.
 
     A published checkpoint counts by its record, a file by its content.
@@ -64,6 +84,8 @@ def export_key(name: str, **options: Unpack[BuildOptions]) -> str:
         "fuse": options.get("fuse", True),
         "image_size": options.get("image_size") or entry.image_size,
         "text_length": options.get("text_length"),
+        "rewrites": resolve(rewrites),
+        "precision": canonical(precision),
         "opset": OPSET,
         "versions": tool_versions(),
         "code": _own_code(),

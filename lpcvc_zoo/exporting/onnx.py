@@ -6,17 +6,18 @@ import importlib.metadata
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lpcvc_zoo.contract import Contract, Tower
 from lpcvc_zoo.data import sample_captions, sample_photos
 from lpcvc_zoo.errors import ExportError
-from lpcvc_zoo.exporting.artifact import FILES, MANIFEST, Artifact, Manifest, Parity, TowerFile
+from lpcvc_zoo.exporting.artifact import FILES, MANIFEST, Artifact, Effect, Manifest, TowerFile
+from lpcvc_zoo.exporting.parity import agreement, run_onnx, run_torch
+from lpcvc_zoo.exporting.rewrites import NONE, REWRITES, resolve
+from lpcvc_zoo.exporting.rewriting import rewritten
 from lpcvc_zoo.files import sha256_of, write_text, written_whole
 
 if TYPE_CHECKING:
@@ -44,62 +45,85 @@ _TOOLS = (
 )
 
 
-def export(model: DualEncoder, out_dir: str | Path, *, fused: bool = True) -> Artifact:
+def export(
+    model: DualEncoder, out_dir: str | Path, *, rewrites: str | Sequence[str] = NONE, fused: bool = True
+) -> Artifact:
     """Write ``image_encoder.onnx``, ``text_encoder.onnx`` and ``manifest.json`` into ``out_dir``.
 
     Static shapes at batch 1, inputs and outputs named by the contract, opset 18, one file a tower. Both
     towers then run in ONNX Runtime on bundled photos and captions; where the worst cosine to torch is below
     0.9999 an ExportError names the tower, and the files stay for inspection (with a
     ``manifest.rejected.json``, which nothing loads). ``fused`` is only recorded.
+
+    ``rewrites``: "none", "npu" or names (see ``rewrites.REWRITES``). ``model`` itself stays as it is; the
+    manifest has each one's effect. One that changes the embeddings more than it may is an ExportError that
+    names it; where one may cost some agreement, the bound on the whole export is lowered to its own.
     """
     started = time.monotonic()
     out_dir = Path(out_dir)
     (out_dir / MANIFEST).unlink(missing_ok=True)  # an interrupted export must not look finished
     contract, entry = model.contract, model.entry
+    names = resolve(rewrites)
     model.eval()
-    image = _export_tower(
-        model.image_encoder, "image", parity_inputs(contract, "image"), contract, out_dir / FILES["image"]
-    )
-    text = _export_tower(
-        model.text_encoder, "text", parity_inputs(contract, "text"), contract, out_dir / FILES["text"]
-    )
+    image = _export_tower(model.image_encoder, "image", contract, out_dir / FILES["image"], names)
+    text = _export_tower(model.text_encoder, "text", contract, out_dir / FILES["text"], names)
     manifest = Manifest(
         entry=entry.name,
         family=entry.family,
         weights=model.weights,
         contract=contract.name,
+        rewrites=names,
         fused=fused,
         text_length=model.text_length,
         image_size=entry.image_size,
         embed_dim=entry.embed_dim,
         interpolation=model.preprocessing.interpolation,
+        mean=model.preprocessing.mean,
+        std=model.preprocessing.std,
         opset=OPSET,
         image=image,
         text=text,
         versions=tool_versions(),
         seconds=round(time.monotonic() - started, 2),
     )
-    failed = [tower for tower in (image, text) if tower.parity and not tower.parity.min_cosine >= MIN_COSINE]
+    failed = [
+        tower
+        for tower in (image, text)
+        if tower.parity and not tower.parity.min_cosine >= least_cosine(tower.effects)
+    ]
     write_text(out_dir / (REJECTED if failed else MANIFEST), manifest.model_dump_json(indent=2))
     if failed:
         listed = "; ".join(f"{tower.file}: worst cosine {tower.parity}" for tower in failed)
         raise ExportError(
             f"{entry.name} exported to {out_dir}, but ONNX Runtime and torch disagree ({listed}; "
-            f"at least {MIN_COSINE} is expected). The files are kept; {REJECTED} has the details."
+            f"at least {max(least_cosine(tower.effects) for tower in failed)} is expected). "
+            f"The files are kept; {REJECTED} has the details."
         )
     return Artifact(out_dir, manifest)
+
+
+def least_cosine(effects: Sequence[Effect]) -> float:
+    """The least cosine to torch that an export with these rewrites may have."""
+    bounds = [REWRITES[effect.rewrite].min_cosine for effect in effects if effect.places]
+    return min([MIN_COSINE, *(-1.0 if bound is None else bound for bound in bounds)])
 
 
 def export_module(
     module: nn.Module, example: Array, input_name: str, output_name: str, path: Path
 ) -> onnx.ModelProto:
     """Export one module with one input and one output; checked, shape-inferred, written whole."""
-    import onnx
+    return write_checked(to_onnx(module, example, input_name, output_name, path.name), path)
+
+
+def to_onnx(
+    module: nn.Module, example: Array, input_name: str, output_name: str, what: str
+) -> onnx.ModelProto:
+    """One module with one input and one output as ONNX; ``what`` names it in errors."""
     import torch
 
     size = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
     if size >= _TWO_GB:
-        raise ExportError(f"{path.name} would hold {size / 1e9:.1f} GB; one ONNX file must stay below 2 GB.")
+        raise ExportError(f"{what} would hold {size / 1e9:.1f} GB; one ONNX file must stay below 2 GB.")
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
@@ -116,7 +140,14 @@ def export_module(
     proto = program.model_proto
     opset = next(item.version for item in proto.opset_import if item.domain in ("", "ai.onnx"))
     if opset != OPSET:
-        raise ExportError(f"{path.name}: opset {OPSET} was asked for, the exporter left {opset}.")
+        raise ExportError(f"{what}: opset {OPSET} was asked for, the exporter left {opset}.")
+    return proto
+
+
+def write_checked(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """Infer the shapes that are missing, check, and write whole; returns what was written."""
+    import onnx
+
     known = {value.name for value in (*proto.graph.value_info, *proto.graph.output)}
     if any(name not in known for node in proto.graph.node for name in node.output):
         # Only where the exporter left a shape open: on a large tower this takes as long as exporting.
@@ -140,12 +171,19 @@ def tool_versions() -> dict[str, str]:
 
 
 def _export_tower(
-    module: nn.Module, tower: Tower, inputs: list[Array], contract: Contract, path: Path
+    module: nn.Module, tower: Tower, contract: Contract, path: Path, rewrites: Sequence[str]
 ) -> TowerFile:
     input_name = contract.image.name if tower == "image" else contract.text.name
     output_name = contract.embedding.image_name if tower == "image" else contract.embedding.text_name
+    inputs = parity_inputs(contract, tower)
+    expected = run_torch(module, inputs)
+
+    def exported(part: nn.Module) -> onnx.ModelProto:
+        return to_onnx(part, inputs[0], input_name, output_name, path.name)
+
     try:
-        proto = export_module(module, inputs[0], input_name, output_name, path)
+        proto, effects = rewritten(module, inputs, expected, exported, rewrites)
+        proto = write_checked(proto, path)
     except ExportError:
         raise
     except Exception as error:
@@ -162,7 +200,8 @@ def _export_tower(
         output_name=output_name,
         output_shape=graph_output[0],
         output_dtype=graph_output[1],
-        parity=_parity(module, inputs, path),
+        parity=agreement(expected, run_onnx(str(path), inputs)),
+        effects=effects,
     )
 
 
@@ -175,26 +214,6 @@ def _static(value: onnx.ValueInfoProto) -> tuple[tuple[int, ...], str]:
         raise ExportError(f"{value.name} has a dynamic dimension; NPUs need static shapes.")
     shape = tuple(int(dim.dim_value) for dim in tensor.shape.dim)
     return shape, str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-
-
-def _parity(module: nn.Module, inputs: list[Array], path: Path) -> Parity:
-    import onnxruntime
-    import torch
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    cosines, differences = [], []
-    for array in inputs:
-        with torch.no_grad():
-            expected = module(torch.from_numpy(array)).double().numpy()
-        got = session.run(None, {name: array})[0].astype(np.float64)
-        lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(got, axis=1)
-        cosines.append(float(((expected * got).sum(axis=1) / lengths).min()))
-        differences.append(float(np.abs(expected - got).max()))
-    # numpy's min and max carry a NaN on, where Python's might drop it
-    return Parity(
-        samples=len(inputs), min_cosine=float(np.min(cosines)), max_abs_difference=float(np.max(differences))
-    )
 
 
 @contextmanager

@@ -20,7 +20,11 @@ from lpcvc_zoo.retrieval.files import ImageFinder, read_json
 from lpcvc_zoo.retrieval.records import DatasetBuilder, RetrievalDataset
 
 GROUP = "lpcvc_zoo.datasets"
-BUILT_IN = {photos.NAME: photos.load}
+BUILT_IN = {
+    photos.NAME: photos.load,
+    photos.HELD_OUT: photos.load_held_out,
+    photos.CALIBRATION: photos.load_calibration,
+}
 _FORMS = (
     f"a folder with {lpcvc_csv.TEXT_LIST} and {lpcvc_csv.IMAGE_LIST}; a folder of images with one of "
     f"{', '.join(captions.FILES)}; such a captions file itself; a COCO captions or Karpathy .json file"

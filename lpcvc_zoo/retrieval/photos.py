@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from lpcvc_zoo.data import PHOTOS
+from dataclasses import replace
+
+from lpcvc_zoo.data import PHOTOS, calibration_pool
 from lpcvc_zoo.retrieval import lpcvc_csv
 from lpcvc_zoo.retrieval.files import ImageFinder
 from lpcvc_zoo.retrieval.records import DatasetBuilder, RetrievalDataset
 
-NAME = "photos"
+NAME, HELD_OUT, CALIBRATION = "photos", "photos_heldout", "photos_calibration"
 NOTE = (
     "Small, landmark- and tool-heavy, not the challenge's data, not comparable to COCO or Flickr30k. "
     "Never train or tune on it."
@@ -21,3 +23,29 @@ def load(*, strict: bool = False) -> RetrievalDataset:
     lpcvc_csv.read(PHOTOS, finder, builder)
     licence = "photos: public domain or CC0, see CREDITS.csv; texts: Apache-2.0"
     return builder.build(licence=licence, note=NOTE, looked_in=finder.folders)
+
+
+def load_held_out(*, strict: bool = False) -> RetrievalDataset:
+    """The photos that calibrate no quantisation, with their texts alone: to score quantised models."""
+    return _part(HELD_OUT, strict, "Without the photos that calibrate quantisation.", calibrating=False)
+
+
+def load_calibration(*, strict: bool = False) -> RetrievalDataset:
+    """The photos that quantisation may be calibrated on, with their texts: not to score on."""
+    return _part(CALIBRATION, strict, "Only the photos that calibrate quantisation.", calibrating=True)
+
+
+def _part(name: str, strict: bool, note: str, *, calibrating: bool) -> RetrievalDataset:
+    whole = load(strict=strict)
+    pool = {photo.name for photo in calibration_pool()[0]}
+    kept = [place for place, image in enumerate(whole.images) if (image.name in pool) == calibrating]
+    texts = sorted({text for place in kept for text in whole.positives[place]})
+    index = {text: place for place, text in enumerate(texts)}
+    return replace(
+        whole,
+        name=name,
+        images=tuple(whole.images[place] for place in kept),
+        texts=tuple(whole.texts[text] for text in texts),
+        positives=tuple(tuple(index[text] for text in whole.positives[place]) for place in kept),
+        note=f"{NOTE} {note}",
+    )

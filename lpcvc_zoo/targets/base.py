@@ -131,7 +131,11 @@ class Compiled(_Record):
 
 
 class Target(Protocol):
-    """Where towers are compiled, measured and run. ``exclusive``: latency here needs a quiet machine."""
+    """Where towers are compiled, measured and run. ``exclusive``: latency here needs a quiet machine.
+
+    A target may also have ``rewrites``, the name of those that suit it (see ``exporting.rewrites``), such as
+    "npu"; without it towers are exported plainly.
+    """
 
     name: str
     device: str

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lpcvc_zoo.bench.pareto import Group
 from lpcvc_zoo.bench.report.labels import Box, Label, place, spread
-from lpcvc_zoo.bench.report.view import ALARM, GRID, INK, SOFT, Style, height, names
+from lpcvc_zoo.bench.report.view import ALARM, GRID, INK, SOFT, Style, height, names, same_but_precision
 from lpcvc_zoo.retrieval.metrics import Recall
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def draw_scatter(axes: Axes, group: Group, looks: dict[str, Style]) -> None:
     _references(axes, group, scored)
     best = [mark for mark in marks if mark.best]
     axes.plot([mark.x for mark in best], [mark.y for mark in best], drawstyle="steps-post", color=INK, lw=1.2)
+    _join_precisions(axes, group, looks)
     for mark in marks:
         _draw(axes, mark)
     if scored:
@@ -108,6 +109,20 @@ def _references(axes: Axes, group: Group, scored: bool) -> None:
             (1, group.chance), xycoords=("axes fraction", "data"), xytext=(0, -8), textcoords="offset points",
             ha="right", va="top", color=SOFT, fontsize=SMALL, gid=FIXED,
         )  # fmt: skip
+
+
+def _join_precisions(axes: Axes, group: Group, looks: dict[str, Style]) -> None:
+    """A thin line through the points of one model in its several precisions."""
+    for rows in same_but_precision(group.rows):
+        points = [
+            (x, y)
+            for row in rows
+            if (x := row.total_ms) is not None and (y := height(group, row)) is not None
+        ]
+        if len(points) > 1:
+            xs, ys = zip(*sorted(points), strict=True)
+            colour = looks[rows[0].family].colour
+            axes.plot(xs, ys, color=colour, lw=1.6, alpha=0.6, zorder=2, gid="precisions")
 
 
 def _draw(axes: Axes, mark: Mark) -> None:

@@ -62,6 +62,14 @@ def _model(row: ResultRow) -> str:
     return name if row.precision == "float" else f"{name}, {row.precision}"
 
 
+def same_but_precision(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:
+    """Rows of one group that are one model in several precisions."""
+    found: dict[object, list[ResultRow]] = {}
+    for row in rows:
+        found.setdefault((row.entry, row.weights, row.text_length, row.rewrites), []).append(row)
+    return [same for same in found.values() if len({row.precision for row in same}) > 1]
+
+
 def height(group: Group, row: ResultRow) -> float | None:
     """A row's recall in the picture: measured, or chance for an untrained model; None for neither."""
     recall = group.recall(row)

@@ -64,6 +64,7 @@ class AIHubTarget:
     """
 
     name = NAME
+    rewrites = "npu"
     exclusive = False
     takes_encodings = True  # AIMET's, beside a tower's file
 

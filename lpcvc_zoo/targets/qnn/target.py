@@ -50,6 +50,7 @@ class QnnTarget:
     """
 
     name = NAME
+    rewrites = "npu"
     exclusive = False
     emulates = True
 

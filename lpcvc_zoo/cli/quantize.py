@@ -1,0 +1,136 @@
+"""``quantize``: 8-bit weights, 8- or 16-bit activations, and what that costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lpcvc_zoo import registry
+from lpcvc_zoo.cli.shared import (
+    AsJson,
+    ContractName,
+    ImageSize,
+    Name,
+    Rewrites,
+    TextLength,
+    Weights,
+    number,
+    out,
+    print_json,
+    table,
+)
+from lpcvc_zoo.contract import TOWERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lpcvc_zoo.exporting.artifact import Manifest
+    from lpcvc_zoo.exporting.quantize import Cost
+
+SHOWN = 15
+
+
+def quantize(
+    name: Name,
+    precision: Annotated[
+        str, typer.Option(help="w8a16, w8a8, or tower by tower: image=w8a16+text=float.")
+    ] = "w8a16",
+    folder: Annotated[Path | None, typer.Option("--out", help="Default: exported/NAME-PRECISION.")] = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Instead, show which layers cost most, with a plot."),
+    ] = False,
+    contract: ContractName = "lpcvc2026",
+    pretrained: Weights = None,
+    image_size: ImageSize = None,
+    text_length: TextLength = None,
+    rewrites: Rewrites = "npu",
+    samples: Annotated[int, typer.Option(min=1, max=48, help="Photos and captions to calibrate on.")] = 32,
+    seed: Annotated[int, typer.Option(help="Draws them from the bundled calibration part.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Keep a tower that collapses.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Quantise both towers to QDQ ONNX, calibrated on real photos and captions."""
+    from lpcvc_zoo.exporting.precision import canonical
+
+    registry.get_entry(name)
+    canonical(precision)
+    from lpcvc_zoo.exporting import quantize as room
+    from lpcvc_zoo.exporting.cache import cached_export
+
+    folder = folder or Path("exported") / f"{name}-{canonical(precision)}"
+    options: registry.BuildOptions = {
+        "pretrained": pretrained or False,
+        "contract": contract,
+        "image_size": image_size,
+        "text_length": text_length,
+    }
+    with out.status(f"exporting {name}"):
+        artifact = cached_export(name, rewrites=rewrites, **options)
+    if explain:
+        with out.status("quantising every layer alone"):
+            costs = room.explain(artifact, precision, samples=samples, seed=seed)
+        plot = _plot(costs, folder / "sensitivity.png", f"{name}, {precision}")
+        if as_json:
+            print_json([cost.model_dump(mode="json") for cost in costs])
+        else:
+            _print_costs(costs)
+            out.print(f"plot: {plot}", highlight=False, soft_wrap=True)
+        return
+    with out.status(f"quantising {name}"):
+        made = room.quantize(artifact, folder, precision, samples=samples, seed=seed, force=force)
+    if as_json:
+        print_json(made.manifest.model_dump(mode="json"))
+    else:
+        _print(made.manifest, folder)
+
+
+def _print(manifest: Manifest, folder: Path) -> None:
+    shown = table("tower", "precision", ">MB", ">mean cosine to float", ">worst", "kept in float", "file")
+    for tower in TOWERS:
+        made = manifest.tower(tower)
+        facts = made.quantized
+        shown.add_row(
+            tower,
+            facts.precision if facts else "float",
+            f"{made.size_bytes / 1e6:.1f}",
+            number(facts.mean_cosine if facts else None, 5),
+            number(facts.agreement.min_cosine if facts else None, 5),
+            (", ".join(facts.kept) or "none") if facts else "all",
+            str(folder / made.file),
+        )
+    out.print(shown)
+
+
+def _print_costs(costs: Sequence[Cost]) -> None:
+    for by in ("layer", "operator"):
+        shown = table(by, "tower", ">nodes", ">1 - cosine when it alone is quantised")
+        for cost in [cost for cost in costs if cost.by == by][:SHOWN]:
+            shown.add_row(cost.name, cost.tower, str(cost.nodes), f"{cost.cost:.2e}")
+        out.print(shown)
+        out.print()
+
+
+def _plot(costs: Sequence[Cost], path: Path, title: str) -> Path:
+    """Bars of the dearest layers of each tower, on a log scale."""
+    from matplotlib.figure import Figure
+
+    from lpcvc_zoo.files import written_whole
+
+    towers = [tower for tower in TOWERS if any(cost.tower == tower for cost in costs)]
+    figure = Figure(figsize=(6 * len(towers), 5), layout="constrained")
+    figure.suptitle(f"{title}: what quantising one layer alone costs")
+    for tower, axes in zip(towers, figure.subplots(1, len(towers), squeeze=False)[0], strict=True):
+        dearest = [cost for cost in costs if cost.tower == tower and cost.by == "layer"][:SHOWN][::-1]
+        axes.barh(
+            [cost.name for cost in dearest], [max(cost.cost, 1e-9) for cost in dearest], color="#0072B2"
+        )
+        axes.set_xscale("log")
+        axes.set_xlabel("1 - mean cosine to the float tower")
+        axes.set_title(f"{tower} tower")
+        axes.spines[["top", "right"]].set_visible(False)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+    return path

@@ -1,0 +1,154 @@
+"""One tower made ready to be quantised, again and again with other layers left out."""
+
+from __future__ import annotations
+
+import ast
+import random
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from lpcvc_zoo.contract import Contract, Tower
+from lpcvc_zoo.data import PHOTOS, calibration_pool, sample_captions, sample_photos
+from lpcvc_zoo.exporting.artifact import Calibration, Parity
+from lpcvc_zoo.exporting.parity import agreement, run_onnx
+
+CHECKED_PHOTOS, CHECKED_CAPTIONS = 12, 24
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_LAYER = re.compile(r"^(.*?\d+(?:\.(?:blocks|layers)\.\d+)?)")
+# Always float: the host's pixels and ids made the tower's own, and the division to unit length at the end.
+_ADAPTER, _END = "adapter", "(end)"
+
+
+class Quantizable:
+    """A float tower, prepared by ONNX Runtime's steps for QNN, with its ranges measured once.
+
+    ``layers``: names of nodes by the layer of the network that they belong to, as torch named it.
+    """
+
+    def __init__(
+        self, path: Path, tower: Tower, contract: Contract, precision: str, samples: list[Any], folder: Path
+    ) -> None:
+        from onnxruntime.quantization.execution_providers.qnn import qnn_preprocess_model
+
+        self.folder, self.precision, self.samples = folder, precision, samples
+        self.prepared = folder / "prepared.onnx"
+        layers = layers_of(onnx.load(path).graph.node)
+        if not qnn_preprocess_model(str(path), str(self.prepared)):
+            self.prepared = path
+        graph = onnx.load(self.prepared).graph
+        self.input = graph.input[0].name
+        self.kinds = {node.name: node.op_type for node in graph.node}
+        self.layers = _grouped(graph.node, layers)
+        self.fixed = {name for layer in (_ADAPTER, _END) for name in self.layers.pop(layer, [])}
+        self.checked = held_out_inputs(contract, tower)
+        self.expected = run_onnx(str(path), self.checked)
+        self._left_out: set[str] | None = None
+        self.quantized(())  # measures every range; later ones, with fewer operators, look them up
+
+    def quantized(self, kept: Iterable[str]) -> Path:
+        """A file quantised but for these nodes; the next call may overwrite it."""
+        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+        from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
+
+        out = self.folder / "quantized.onnx"
+        left_out = set(kept)
+        if left_out == self._left_out:
+            return out
+        samples, name = self.samples, self.input
+
+        class Reader(CalibrationDataReader):  # type: ignore[misc]
+            def __init__(self) -> None:
+                self.left = iter(samples)
+
+            def get_next(self) -> dict[str, Any] | None:
+                sample = next(self.left, None)
+                return None if sample is None else {name: sample}
+
+        activations = QuantType.QUInt16 if self.precision == "w8a16" else QuantType.QUInt8
+        config = get_qnn_qdq_config(
+            str(self.prepared),
+            Reader(),
+            activation_type=activations,
+            weight_type=QuantType.QUInt8,
+            per_channel=True,
+            nodes_to_exclude=sorted(self.fixed | left_out),
+        )
+        quantize_static(
+            str(self.prepared),
+            str(out),
+            Reader(),
+            activation_type=config.activation_type,
+            weight_type=config.weight_type,
+            op_types_to_quantize=config.op_types_to_quantize,
+            nodes_to_exclude=config.nodes_to_exclude,
+            per_channel=True,
+            extra_options=config.extra_options,
+            calibration_cache_path=self.folder / "ranges.json",
+        )
+        self._left_out = left_out
+        return out
+
+    def agreements(self, file: Path) -> list[Parity]:
+        """Agreement with the float tower on what calibrated nothing, input by input."""
+        got = run_onnx(str(file), self.checked)
+        pairs = zip(self.expected, got, strict=True)
+        return [agreement([one], [other]) for one, other in pairs]
+
+    def mean_cosine(self, kept: Iterable[str]) -> float:
+        """Of the tower quantised but for these nodes, to the float one."""
+        found = self.agreements(self.quantized(kept))
+        return float(np.mean([parity.min_cosine for parity in found]))
+
+
+def calibration_inputs(
+    contract: Contract, tower: Tower, count: int, seed: int
+) -> tuple[list[Any], Calibration]:
+    """``count`` prepared photos or captions of the bundled pool, drawn by ``seed``."""
+    photos, captions = calibration_pool()
+    pool: list[Any] = list(photos if tower == "image" else captions)
+    chosen = random.Random(seed).sample(pool, min(count, len(pool)))
+    prepare = contract.prepare_image if tower == "image" else contract.prepare_text
+    source = f"bundled {'photos' if tower == 'image' else 'captions'}, the calibration part"
+    return [prepare(item) for item in chosen], Calibration(source=source, samples=len(chosen), seed=seed)
+
+
+def held_out_inputs(contract: Contract, tower: Tower) -> list[Any]:
+    """Prepared photos or captions from outside the calibration pool."""
+    photos, captions = calibration_pool()
+    everything = sum(1 for _ in (PHOTOS / "images").glob("*.jpg"))
+    if tower == "image":
+        left = [photo for photo in sample_photos(everything) if photo not in set(photos)]
+        step = len(left) // CHECKED_PHOTOS
+        return [contract.prepare_image(photo) for photo in left[::step][:CHECKED_PHOTOS]]
+    texts = [text for text in sample_captions(3 * CHECKED_CAPTIONS) if text not in set(captions)]
+    return [contract.prepare_text(text) for text in texts[:CHECKED_CAPTIONS]]
+
+
+def layers_of(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
+    """The layer that each value is made in, by the scopes that torch's exporter notes at every node."""
+    found: dict[str, str] = {}
+    for node in nodes:
+        notes = {entry.key: entry.value for entry in node.metadata_props}
+        if _SCOPES not in notes:
+            continue
+        scopes = [scope for scope in ast.literal_eval(notes[_SCOPES])[1:-1] if scope]
+        layer = _END if not scopes else scopes[-1].removeprefix("tower.")
+        layer = _ADAPTER if scopes and scopes[0] == _ADAPTER else layer
+        match = _LAYER.match(layer)
+        found |= dict.fromkeys(node.output, match.group(1) if match else layer)
+    return found
+
+
+def _grouped(nodes: Iterable[onnx.NodeProto], layers: dict[str, str]) -> dict[str, list[str]]:
+    """Names of nodes by layer; one that preparation made belongs with the node before it."""
+    groups: dict[str, list[str]] = {}
+    layer = _ADAPTER
+    for node in nodes:
+        layer = next((layers[name] for name in node.output if name in layers), layer)
+        groups.setdefault(layer, []).append(node.name)
+    return groups

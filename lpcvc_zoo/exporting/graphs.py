@@ -1,0 +1,112 @@
+"""Rewrites of an exported graph: each changes a model in place and returns in how many places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from lpcvc_zoo.exporting.lint.graph import Graph, attribute
+
+MASKED = -100.0  # as a logit, a weight of e^-100: nothing in fp32 and in fp16
+_FAR = -1e4  # below this, what is added to a logit can only be a mask
+_MASKS_IN = {"Add", "Sub", "Where"}
+
+
+def finite_masks(model: onnx.ModelProto) -> int:
+    """Masks of minus infinity, or of the least float there is, become -100."""
+    graph = Graph(model)
+    places = 0
+    for name, tensor in _tensors(model):
+        takers = {node.op_type for node in graph.consumers[name]}
+        if tensor.data_type != TensorProto.FLOAT or not takers or takers - _MASKS_IN:
+            continue
+        value = numpy_helper.to_array(tensor)
+        if value.size and value.min() < _FAR:
+            tensor.CopyFrom(
+                numpy_helper.from_array(np.where(value < _FAR, np.float32(MASKED), value), tensor.name)
+            )
+            places += 1
+    return places
+
+
+def int32_ids(model: onnx.ModelProto) -> int:
+    """Gathers that look int32 ids up after a cast to int64 look them up as they are."""
+    graph = Graph(model)
+    places = 0
+    for node in graph.nodes("Gather"):
+        cast = graph.producer.get(node.input[1])
+        widens = cast is not None and cast.op_type == "Cast" and attribute(cast, "to") == TensorProto.INT64
+        if cast is not None and widens and graph.dtype(cast.input[0]) == np.int32:
+            node.input[1] = cast.input[0]
+            places += 1
+    if places:
+        _drop_unused(model)
+    return places
+
+
+def gelu_tanh(model: onnx.ModelProto) -> int:
+    """Exact GELU in its tanh form, written with a sigmoid: x sigmoid(x (a + b x^2)), the same function."""
+
+    def tanh_form(op: Any, x: Any) -> Any:
+        inner = op.Add(op.Mul(op.Mul(x, x), _scalar(op, 0.07135481282556)), _scalar(op, 1.5957691216057308))
+        return op.Mul(x, op.Sigmoid(op.Mul(x, inner)))
+
+    return _replace_gelu(model, tanh_form)
+
+
+def gelu_sigmoid(model: onnx.ModelProto) -> int:
+    """Exact GELU becomes x sigmoid(1.702 x), as in QuickGELU: another function, up to 0.02 off."""
+
+    def sigmoid_form(op: Any, x: Any) -> Any:
+        return op.Mul(x, op.Sigmoid(op.Mul(x, _scalar(op, 1.702))))
+
+    return _replace_gelu(model, sigmoid_form)
+
+
+def simplify(model: onnx.ModelProto) -> int:
+    """onnxscript's constant folding and simplifications; the count is of nodes that went."""
+    import onnxscript.optimizer
+    from onnxscript import ir
+
+    before = len(model.graph.node)
+    inner = ir.from_proto(model)
+    onnxscript.optimizer.optimize(inner)
+    model.CopyFrom(ir.to_proto(inner))
+    return before - len(model.graph.node)
+
+
+def _replace_gelu(model: onnx.ModelProto, form: Callable[[Any, Any], Any]) -> int:
+    from onnxscript import ir
+    from onnxscript.rewriter import pattern
+
+    def exact(op: Any, x: Any) -> Any:  # as the exporter writes it
+        return op.Mul(x, op.Mul(0.5, op.Add(op.Erf(op.Div(x, 2**0.5)), 1.0)))
+
+    inner = ir.from_proto(model)
+    rule = pattern.RewriteRule(exact, form)
+    places = pattern.RewriteRuleSet([rule], commute=True).apply_to_model(inner)
+    model.CopyFrom(ir.to_proto(inner))
+    return int(places)
+
+
+def _scalar(op: Any, value: float) -> Any:
+    return op.Constant(value=helper.make_tensor("", TensorProto.FLOAT, [], [value]))
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[tuple[str, TensorProto]]:
+    """The value's name and the tensor of every initializer and Constant node."""
+    for tensor in model.graph.initializer:
+        yield tensor.name, tensor
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            yield node.output[0], node.attribute[0].t
+
+
+def _drop_unused(model: onnx.ModelProto) -> None:
+    used = {name for node in model.graph.node for name in node.input} | {o.name for o in model.graph.output}
+    for node in [node for node in model.graph.node if not used.intersection(node.output)]:
+        model.graph.node.remove(node)

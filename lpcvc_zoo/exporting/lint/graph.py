@@ -1,0 +1,158 @@
+"""An ONNX graph with the questions that lint rules ask of it answered once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from lpcvc_zoo.errors import ExportError
+
+if TYPE_CHECKING:
+    from lpcvc_zoo.contract import Array
+
+Dim = int | str | None
+_LARGEST_PROTO = 2**31 - 1
+
+
+class Graph:
+    """A model's main graph: its constants and shapes, and who makes and who takes each value.
+
+    Shapes that the file leaves out are inferred. Bodies of If and Loop are not looked into: no NPU runs them.
+    """
+
+    def __init__(self, model: onnx.ModelProto, external: Sequence[str] = ()) -> None:
+        self.model = model
+        self.external = tuple(external)  # names of the files that hold weights
+        graph = model.graph
+        self.initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self.inputs = [value for value in graph.input if value.name not in self.initializers]
+        self.outputs = list(graph.output)
+        self.producer: dict[str, onnx.NodeProto] = {}
+        self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in graph.node:
+            self.producer |= {name: node for name in node.output if name}
+            for name in node.input:
+                self.consumers[name].append(node)
+
+    @cached_property
+    def runtime(self) -> set[str]:
+        """Values that depend on an input of the graph; all others are folded when it is compiled."""
+        found = {value.name for value in self.inputs}
+        for node in self.model.graph.node:
+            if any(name in found for name in node.input):
+                found.update(node.output)
+        return found
+
+    def nodes(self, *kinds: str) -> Iterator[onnx.NodeProto]:
+        """Nodes that run at inference, of these operator types or of all."""
+        for node in self.model.graph.node:
+            if (not kinds or node.op_type in kinds) and any(name in self.runtime for name in node.output):
+                yield node
+
+    def constant(self, name: str) -> Array | None:
+        """The value of an initializer or a Constant node, None for anything else or for data not at hand."""
+        tensor = self.initializers.get(name)
+        if tensor is None and (node := self.producer.get(name)) is not None and node.op_type == "Constant":
+            value = helper.get_attribute_value(node.attribute[0])
+            if not isinstance(value, onnx.TensorProto):
+                return np.asarray(value)
+            tensor = value
+        if tensor is None or onnx.external_data_helper.uses_external_data(tensor):
+            return None
+        array: Array = numpy_helper.to_array(tensor)
+        return array
+
+    def constants(self) -> Iterator[tuple[str, Array]]:
+        """Names and values of all constants that some node takes."""
+        made = (node.output[0] for node in self.model.graph.node if node.op_type == "Constant")
+        for name in (*self.initializers, *made):
+            value = self.constant(name)
+            if value is not None and self.consumers.get(name):
+                yield name, value
+
+    def shape(self, name: str) -> tuple[Dim, ...] | None:
+        """A number for a static dimension, its name or None for a dynamic one; None where unknown."""
+        if name in self.initializers:
+            return tuple(self.initializers[name].dims)
+        value = self._values.get(name)
+        if value is None or not value.type.tensor_type.HasField("shape"):
+            return None
+        return dimensions(value)
+
+    def dtype(self, name: str) -> np.dtype[Any] | None:
+        kind = 0
+        if name in self.initializers:
+            kind = self.initializers[name].data_type
+        elif name in self._values:
+            kind = self._values[name].type.tensor_type.elem_type
+        return np.dtype(helper.tensor_dtype_to_np_dtype(kind)) if kind else None
+
+    @cached_property
+    def _values(self) -> dict[str, onnx.ValueInfoProto]:
+        graph = self.model.graph
+        known = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+        if all(name in known for name in self.producer):
+            return known
+        try:
+            graph = onnx.shape_inference.infer_shapes(self.model, data_prop=True).graph
+        except Exception:  # a node or type it does not know: the rules go on with what the file says
+            return known
+        return {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+
+
+def dimensions(value: onnx.ValueInfoProto) -> tuple[Dim, ...]:
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+        for dim in value.type.tensor_type.shape.dim
+    )
+
+
+def label(node: onnx.NodeProto) -> str:
+    """How a report names a node: by its name, or by what it makes where it has none."""
+    return node.name or f"{node.op_type} -> {node.output[0]}"
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """An attribute's value; text as str."""
+    for item in node.attribute:
+        if item.name == name:
+            value = helper.get_attribute_value(item)
+            return value.decode() if isinstance(value, bytes) else value
+    return default
+
+
+def load_graph(path: Path) -> Graph:
+    """Read a file, its external data too where they are there; ExportError where it is not an ONNX model."""
+    if not path.is_file():
+        raise ExportError(f"{path} is missing: expected an ONNX file.")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError, and others of onnx
+        raise ExportError(f"{path} is not an ONNX model: {type(error).__name__}: {error}") from None
+    if not model.graph.node:
+        raise ExportError(f"{path} is not an ONNX model with at least one node.")
+    files = external_files(model)
+    at_hand = all((path.parent / name).is_file() for name in files)
+    if files and at_hand and sum((path.parent / name).stat().st_size for name in files) < _LARGEST_PROTO:
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+    return Graph(model, files)
+
+
+def external_files(model: onnx.ModelProto) -> list[str]:
+    """Names of the files that hold a model's weights beside it."""
+    return sorted(
+        {
+            entry.value
+            for tensor in model.graph.initializer
+            if onnx.external_data_helper.uses_external_data(tensor)
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+    )

@@ -1,0 +1,168 @@
+"""Rules about single operators: what the NPU has none of, what it runs badly, what it runs elsewhere."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+
+from lpcvc_zoo.exporting.lint.graph import Graph, attribute, label
+from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
+
+# What ONNX Runtime's QNN provider 2.7 has a translation for (its op_builder_factory.cc and release notes),
+# without Einsum and Erf, which the compiler for HTP v69 was seen to refuse when they stand alone.
+SUPPORTED = frozenset(
+    """
+    Abs Add And ArgMax ArgMin Asin Atan AveragePool BatchNormalization Cast Ceil Clip Concat Conv
+    ConvTranspose Cos CumSum DepthToSpace DequantizeLinear Div Elu Equal Exp Expand Flatten Floor Gather
+    GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample
+    HardSigmoid HardSwish Identity InstanceNormalization LRN LSTM GRU LayerNormalization LeakyRelu Less
+    LessOrEqual Log LogSoftmax LpNormalization LpPool MatMul Max MaxPool Mean Min Mod Mul Neg Not OneHot
+    Or PRelu Pad Pow QuantizeLinear RMSNormalization Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin
+    ReduceProd ReduceSum Relu Reshape Resize Round ScatterElements ScatterND Selu Sigmoid Sign Sin Slice
+    Softmax SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tanh ThresholdedRelu Tile TopK Transpose
+    Unsqueeze Upsample Where Xor
+    """.split()
+)
+DOMAINS = {"", "ai.onnx"}
+CONTRIBUTED = {"com.microsoft": {"Gelu", "FusedMatMul", "QuantizeLinear", "DequantizeLinear"}}
+SEARCHES = ("ArgMax", "ArgMin", "TopK", "CumSum")
+SCATTERED = ("GatherND", "GatherElements", "ScatterND", "ScatterElements")
+PIXEL_MODES = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"}
+
+
+def unsupported(subject: Subject) -> Iterator[Hit]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for node in subject.graph.nodes():
+        if node.op_type == "Erf":
+            continue  # a rule of its own
+        if node.domain in DOMAINS and node.op_type in SUPPORTED:
+            continue
+        if node.op_type in CONTRIBUTED.get(node.domain, ()):
+            continue
+        kind = node.op_type if node.domain in DOMAINS else f"{node.domain}.{node.op_type}"
+        found[kind].append(label(node))
+    for kind, nodes in sorted(found.items()):
+        yield Hit(f"{kind} has no translation for the NPU", tuple(nodes))
+
+
+def erf(subject: Subject) -> Iterator[Hit]:
+    inside: list[str] = []
+    alone: list[str] = []
+    for node in subject.graph.nodes("Erf"):
+        (inside if _in_gelu(subject.graph, node.output[0]) else alone).append(label(node))
+    if inside:
+        yield Hit("exact GELU, written with Erf", tuple(inside), "info")
+    if alone:
+        yield Hit("Erf outside a GELU, which the compiler refuses", tuple(alone))
+
+
+def _in_gelu(graph: Graph, erf_output: str) -> bool:
+    """Whether 1 is added to it and the sum multiplied: 0.5 x (1 + erf(x / sqrt 2)), in any order."""
+    for add in graph.consumers[erf_output]:
+        constants = [graph.constant(name) for name in add.input]
+        adds_one = any(value is not None and np.all(value == 1) for value in constants)
+        if add.op_type == "Add" and adds_one:
+            return any(node.op_type == "Mul" for node in graph.consumers[add.output[0]])
+    return False
+
+
+def searches(subject: Subject) -> Iterator[Hit]:
+    for kind in SEARCHES:
+        if nodes := tuple(label(node) for node in subject.graph.nodes(kind)):
+            yield Hit(f"{kind} over a runtime value", nodes)
+
+
+def scattered(subject: Subject) -> Iterator[Hit]:
+    for kind in SCATTERED:
+        if nodes := tuple(label(node) for node in subject.graph.nodes(kind)):
+            yield Hit(f"{kind}: reads or writes at computed places", nodes)
+
+
+def where(subject: Subject) -> Iterator[Hit]:
+    if nodes := tuple(label(node) for node in subject.graph.nodes("Where")):
+        yield Hit("Where chooses between values", nodes)
+
+
+def resizes(subject: Subject) -> Iterator[Hit]:
+    for node in subject.graph.nodes("Resize"):
+        mode, place = (
+            attribute(node, "mode", "nearest"),
+            attribute(node, "coordinate_transformation_mode", "half_pixel"),
+        )
+        if mode == "cubic" or attribute(node, "antialias", 0):
+            kind = f"{mode}{', antialiased' if attribute(node, 'antialias', 0) else ''}"
+            yield Hit(
+                f"Resize ({kind}): the NPU has nearest and plain bilinear only", (label(node),), "error"
+            )
+        elif place not in PIXEL_MODES:
+            yield Hit(f"Resize with pixel positions {place!r}", (label(node),))
+        elif any(name in subject.graph.runtime for name in node.input[1:]):
+            yield Hit("Resize to a size that is computed at run time", (label(node),), "error")
+
+
+def picked_slices(subject: Subject) -> Iterator[Hit]:
+    graph = subject.graph
+    nodes = []
+    for node in graph.nodes("Gather"):
+        index, shape = graph.constant(node.input[1]), graph.shape(node.input[0])
+        if node.input[0] not in graph.runtime or index is None or index.ndim or shape is None:
+            continue
+        if shape[attribute(node, "axis", 0)] == 3 and len(shape) >= 4:
+            nodes.append(label(node))
+    if nodes:
+        yield Hit("queries, keys and values are picked out of one packed tensor", tuple(nodes))
+
+
+RULES = (
+    Rule(
+        "unsupported-operator", "error",
+        "The graph is refused, or cut in two and partly run on the CPU with a copy each way.",
+        "Write it with MatMul, Mul and other plain operators, or fold it away: Shape and friends disappear"
+        " when all dimensions are static and constants are folded.",
+        unsupported,
+    ),
+    Rule(
+        "erf", "error",
+        "Erf has no NPU instruction. As part of an exact GELU the Qualcomm compilers know it by its five "
+        "nodes and run one operator; where that pattern is broken each Erf falls back to the CPU or fails.",
+        "Nothing to do for GELU on Snapdragon; elsewhere export with the rewrite gelu_sigmoid or "
+        "gelu_tanh.",
+        erf,
+    ),
+    Rule(
+        "search", "warning",
+        "Searching along an axis runs serially, and its int64 result forces integer paths after it. ArgMax"
+        " over ids is how CLIP finds the end-of-text token; it also assumes that token has the largest id.",
+        "Multiply by a one-hot mask instead: (ids == eot) @ hidden.",
+        searches,
+    ),
+    Rule(
+        "scattered-access", "warning",
+        "Addresses computed at run time defeat the NPU's block transfers; several compilers put these on "
+        "the CPU.",
+        "Multiply by a one-hot mask, or slice at constant places.",
+        scattered,
+    ),
+    Rule(
+        "where", "warning",
+        "A select needs a boolean tensor of the full shape and a pass of its own; masks made so are often "
+        "-inf.",
+        "Add a finite mask, or multiply by 0 and 1.",
+        where,
+    ),
+    Rule(
+        "resize", "warning",
+        "The NPU resizes with nearest or plain bilinear at four pixel conventions. Anything else is "
+        "refused or, worse, silently sampled another way than in training.",
+        "Resize by two products with constant matrices, as the zoo's in-graph preprocessing does.",
+        resizes,
+    ),
+    Rule(
+        "packed-qkv", "info",
+        "Splitting one packed product takes a 5-D transpose and three Gathers: memory traffic for nothing.",
+        "Export with the rewrite split_attention, which has three projections and 4-D products.",
+        picked_slices,
+    ),
+)  # fmt: skip

@@ -1,0 +1,200 @@
+"""Quantised towers as QDQ ONNX, calibrated on real photos and captions and judged by their embeddings."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+from pydantic import BaseModel, ConfigDict
+
+from lpcvc_zoo.contract import Contract, Tower, get_contract
+from lpcvc_zoo.errors import ExportError
+from lpcvc_zoo.exporting.artifact import MANIFEST, Artifact, Calibration, Parity, Quantized, TowerFile
+from lpcvc_zoo.exporting.calibrate import Quantizable, calibration_inputs
+from lpcvc_zoo.exporting.precision import FLOAT, by_tower, canonical
+from lpcvc_zoo.files import sha256_of, write_text, written_whole
+
+SAMPLES, SEED = 32, 0
+COLLAPSED = 0.9  # a mean cosine to float below this is no model any more
+GOOD = 0.99  # below this, the layers that cost most are left in float, as far as it pays
+MOST_KEPT = 0.25  # of all layers
+
+
+class Cost(BaseModel):
+    """What quantising one part of a tower, and nothing else, costs: 1 - mean cosine to the float tower."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tower: Tower
+    by: str  # "layer", or "operator" for all of one type
+    name: str
+    nodes: int
+    cost: float
+
+
+def quantize(
+    artifact: Artifact,
+    out_dir: str | Path,
+    precision: str,
+    *,
+    samples: int = SAMPLES,
+    seed: int = SEED,
+    force: bool = False,
+) -> Artifact:
+    """Quantise a float export's towers, each to its precision, into ``out_dir`` with a manifest of its own.
+
+    Weights have 8 bits per channel, activations 8 or 16; ``samples`` photos and captions of the bundled
+    calibration part, drawn by ``seed``, give the ranges. Where the mean cosine to float stays below 0.99, the
+    layers that cost most are left in float, a quarter of them at most, as long as that helps. ExportError
+    where it stays below 0.9, unless ``force``. What is checked never calibrated.
+    """
+    started = time.monotonic()
+    out_dir = Path(out_dir)
+    (out_dir / MANIFEST).unlink(missing_ok=True)
+    manifest = artifact.manifest
+    contract = get_contract(manifest.contract)
+    towers = {
+        tower: _tower(artifact, tower, contract, chosen, out_dir, samples, seed, force)
+        for tower, chosen in by_tower(precision).items()
+    }
+    made = manifest.model_copy(
+        update={
+            "image": towers["image"],
+            "text": towers["text"],
+            "precision": canonical(precision),
+            "seconds": round(manifest.seconds + time.monotonic() - started, 2),
+        }
+    )
+    write_text(out_dir / MANIFEST, made.model_dump_json(indent=2))
+    return Artifact(out_dir, made)
+
+
+def explain(artifact: Artifact, precision: str, *, samples: int = SAMPLES, seed: int = SEED) -> list[Cost]:
+    """What each layer, and each type of operator, costs when it alone is quantised; the dearest first."""
+    contract = get_contract(artifact.manifest.contract)
+    found: list[Cost] = []
+    for tower, chosen in by_tower(precision).items():
+        if chosen != FLOAT:
+            with _opened(artifact, tower, contract, chosen, samples, seed) as (part, _):
+                found += _costs(part, tower, "layer", part.layers)
+                found += _costs(part, tower, "operator", _by_operator(part))
+    return sorted(found, key=lambda cost: -cost.cost)
+
+
+def _tower(
+    artifact: Artifact,
+    tower: Tower,
+    contract: Contract,
+    precision: str,
+    out_dir: Path,
+    samples: int,
+    seed: int,
+    force: bool,
+) -> TowerFile:
+    made = artifact.manifest.tower(tower)
+    out = out_dir / made.file
+    if precision == FLOAT:
+        with written_whole(out) as temporary:
+            shutil.copyfile(artifact.path(tower), temporary)
+        return made
+    with _opened(artifact, tower, contract, precision, samples, seed) as (part, calibration):
+        kept = _kept(part, tower)
+        file = part.quantized(_nodes(part, kept))
+        agreements = part.agreements(file)
+        with written_whole(out) as temporary:
+            shutil.copyfile(file, temporary)
+    cosines = [parity.min_cosine for parity in agreements]
+    mean = float(np.mean(cosines))
+    if not mean >= COLLAPSED and not force:
+        raise ExportError(
+            f"The {tower} tower collapses in {precision}: mean cosine {mean:.3f} to the float tower, "
+            f"at least {COLLAPSED} is expected. "
+            f"Use w8a16, leave this tower in float ({tower}=float), or force it."
+        )
+    return made.model_copy(
+        update={
+            "sha256": sha256_of(out),
+            "size_bytes": out.stat().st_size,
+            "nodes": len(onnx.load(out).graph.node),
+            "quantized": Quantized(
+                precision=precision,
+                calibration=calibration,
+                kept=kept,
+                mean_cosine=mean,
+                agreement=Parity(
+                    samples=len(cosines),
+                    min_cosine=float(np.min(cosines)),
+                    max_abs_difference=max(parity.max_abs_difference for parity in agreements),
+                ),
+            ),
+        }
+    )
+
+
+def _kept(part: Quantizable, tower: Tower) -> tuple[str, ...]:
+    """The layers to leave in float: none where the tower is good without, else the dearest that help."""
+    best = part.mean_cosine(())
+    kept: tuple[str, ...] = ()
+    if best >= GOOD:
+        return kept
+    dearest = sorted(_costs(part, tower, "layer", part.layers), key=lambda cost: -cost.cost)
+    for cost in dearest[: int(MOST_KEPT * len(dearest))]:
+        tried = (*kept, cost.name)
+        mean = part.mean_cosine(_nodes(part, tried))
+        if mean > best:
+            best, kept = mean, tried
+        if best >= GOOD:
+            break
+    return kept
+
+
+def _nodes(part: Quantizable, layers: tuple[str, ...]) -> list[str]:
+    return [name for layer in layers for name in part.layers[layer]]
+
+
+def _by_operator(part: Quantizable) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for names in part.layers.values():
+        for name in names:
+            groups.setdefault(part.kinds[name], []).append(name)
+    return groups
+
+
+def _costs(part: Quantizable, tower: Tower, by: str, groups: dict[str, list[str]]) -> list[Cost]:
+    everything = {name for names in part.layers.values() for name in names}
+    found = []
+    for name, nodes in groups.items():
+        mean = part.mean_cosine(everything - set(nodes))
+        found.append(Cost(tower=tower, by=by, name=name, nodes=len(nodes), cost=max(0.0, 1 - mean)))
+    return found
+
+
+@contextmanager
+def _opened(
+    artifact: Artifact, tower: Tower, contract: Contract, precision: str, samples: int, seed: int
+) -> Iterator[tuple[Quantizable, Calibration]]:
+    """A tower calibrated and ready, in a folder that goes afterwards."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # onnxruntime's quantiser tells its own workings there
+    try:
+        with tempfile.TemporaryDirectory(prefix="lpcvc_zoo_") as name:
+            inputs, calibration = calibration_inputs(contract, tower, samples, seed)
+            try:
+                part = Quantizable(artifact.path(tower), tower, contract, precision, inputs, Path(name))
+                yield part, calibration
+            except ExportError:
+                raise
+            except Exception as error:  # onnxruntime's quantiser raises anything
+                raise ExportError(
+                    f"The {tower} tower can't be quantised: {type(error).__name__}: {error}"
+                ) from error
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,334 @@
+"""Small ONNX models, each with one hazard planted at nodes of known names: what lint must find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+FLOAT, INT32, INT64, DOUBLE, BOOL = (
+    TensorProto.FLOAT,
+    TensorProto.INT32,
+    TensorProto.INT64,
+    TensorProto.DOUBLE,
+    TensorProto.BOOL,
+)
+RANDOM = np.random.default_rng(0)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A hazard: its rule and level, the nodes it is at, and the model that has it."""
+
+    rule: str
+    level: str
+    nodes: tuple[str, ...]
+    make: Callable[[], onnx.ModelProto]
+
+
+def constants(**values: np.ndarray | float) -> list[onnx.TensorProto]:
+    made = {
+        name: np.asarray(value, np.float32) if isinstance(value, float) else value
+        for name, value in values.items()
+    }
+    return [numpy_helper.from_array(value, name) for name, value in made.items()]
+
+
+def weights(*shape: int) -> np.ndarray:
+    return RANDOM.normal(0, 0.1, shape).astype(np.float32)
+
+
+def model(
+    given: tuple[str, int, list[int | str]],
+    made: tuple[str, int, list[int | str]],
+    nodes: list[onnx.NodeProto],
+    initializers: list[onnx.TensorProto] | None = None,
+    opset: int = 18,
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "bad",
+        [helper.make_tensor_value_info(*given)],
+        [helper.make_tensor_value_info(*made)],
+        initializers or [],
+    )
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.acme", 1)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=10)
+
+
+def node(kind: str, inputs: str, outputs: str, name: str, **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs.split(), outputs.split(), name=name, **attributes)
+
+
+def floats(*nodes: onnx.NodeProto, shape: tuple[int, ...] = (1, 8), **values: np.ndarray | float):
+    """A chain over hidden values ``x`` to ``y`` of one shape; scale and shift stand before it."""
+    kept = list(shape)
+    return model(("x", FLOAT, kept), ("y", FLOAT, kept), list(nodes), constants(**values))
+
+
+def ids(*nodes: onnx.NodeProto, dtype: int = INT32, **values: np.ndarray | float):
+    """Token ids ``text`` [1, 77] to ``text_embedding`` [1, 4]: embedded, then what is given."""
+    start = [node("Gather", "table text", "hidden", "embed")]
+    return model(
+        ("text", dtype, [1, 77]),
+        ("text_embedding", FLOAT, [1, 4]),
+        start + list(nodes),
+        constants(table=weights(49408, 4), **values),
+    )
+
+
+def pixels(
+    *nodes: onnx.NodeProto, name: str = "image", normalised: bool = True, **values: np.ndarray | float
+):
+    """Host pixels [1, 3, 224, 224] to ``image_embedding`` [1, 4]; what is given turns ``p`` into ``q``."""
+    start = [
+        node("Mul", f"{name} scale", "p", "scale")
+        if normalised
+        else node("Clip", f"{name} zero", "p", "clip")
+    ]
+    end = [
+        node("ReduceMean", "q axes", "m", "pool", keepdims=0),
+        node("ReduceL2", "m last", "length", "norm", keepdims=1),
+        node("Div", "m length", "image_embedding", "unit"),
+    ]
+    own = constants(
+        scale=np.full((1, 3, 1, 1), 4.0, np.float32), zero=0.0, axes=np.array([2, 3]), last=np.array([1])
+    )
+    return model(
+        (name, FLOAT, [1, 3, 224, 224]),
+        ("image_embedding", FLOAT, [1, 4]),
+        [*start, *nodes, *end],
+        own + constants(**values),
+    )
+
+
+def conv(inputs: str, output: str, name: str) -> onnx.NodeProto:
+    return node("Conv", inputs, output, name, pads=[1, 1, 1, 1])
+
+
+def pooled(hidden: str = "hidden") -> list[onnx.NodeProto]:
+    return [node("ReduceMean", f"{hidden} middle", "text_embedding", "pool", keepdims=0)]
+
+
+MIDDLE = {"middle": np.array([1])}
+W = weights(4, 3, 3, 3)
+CUBIC = {"mode": "cubic", "coordinate_transformation_mode": "half_pixel"}
+
+
+def gelu() -> onnx.ModelProto:
+    return floats(
+        node("Div", "x root", "a", "gelu_div"),
+        node("Erf", "a", "b", "gelu_erf"),
+        node("Add", "b one", "c", "gelu_add"),
+        node("Mul", "x c", "d", "gelu_mul"),
+        node("Mul", "d half", "y", "gelu_half"),
+        root=float(np.sqrt(2)), one=1.0, half=0.5,
+    )  # fmt: skip
+
+
+def masked_attention(mask: float) -> onnx.ModelProto:
+    rows = np.triu(np.full((8, 8), mask, np.float32), 1)
+    return floats(
+        node("Add", "x mask", "a", "add_mask"),
+        node("Softmax", "a", "y", "softmax"),
+        shape=(2, 8, 8),
+        mask=rows,
+    )
+
+
+def resize(kind: dict[str, object], name: str = "resize") -> onnx.ModelProto:
+    return pixels(
+        helper.make_node("Resize", ["p", "", "scales"], ["r"], name=name, **kind),
+        conv("r w", "q", "conv"),
+        scales=np.array([1, 1, 0.5, 0.5], np.float32), w=W,
+    )  # fmt: skip
+
+
+def eot_argmax() -> onnx.ModelProto:
+    return ids(
+        node("ArgMax", "text", "eot", "find_eot", axis=1, keepdims=0),
+        node("Gather", "hidden eot", "picked", "pick", axis=1),
+        node("ReduceMean", "picked middle", "text_embedding", "pool", keepdims=0),
+        **MIDDLE,
+    )
+
+
+def gather_nd() -> onnx.ModelProto:
+    return floats(node("GatherND", "x place", "y", "pick_nd"), place=np.array([[0]]))
+
+
+def scatter_nd() -> onnx.ModelProto:
+    return floats(
+        node("ScatterND", "x place update", "y", "write_nd"), place=np.array([[0, 1]]), update=weights(1)
+    )
+
+
+def where_on_mask() -> onnx.ModelProto:
+    return floats(
+        node("Greater", "x zero", "m", "test"), node("Where", "m x low", "y", "choose"), zero=0.0, low=-1e4
+    )
+
+
+def packed_attention() -> onnx.ModelProto:
+    return model(
+        ("x", FLOAT, [3, 5, 1, 8]),
+        ("y", FLOAT, [5, 1, 8]),
+        [
+            node("Gather", "x zero", "q", "pick_q", axis=0),
+            node("Gather", "x one", "k", "pick_k", axis=0),
+            node("Add", "q k", "y", "sum"),
+        ],
+        constants(zero=np.array(0), one=np.array(1)),
+    )
+
+
+def branches() -> onnx.ModelProto:
+    return pixels(
+        conv("p w3", "a", "conv3"),
+        node("Conv", "p w1", "b", "conv1"),
+        node("Add", "a b", "q", "join"),
+        w3=W, w1=weights(4, 3, 1, 1),
+    )  # fmt: skip
+
+
+def batch_norm() -> onnx.ModelProto:
+    stats = {"g": weights(4), "s": weights(4), "mu": weights(4), "var": np.ones(4, np.float32)}
+    return pixels(
+        conv("p w", "a", "conv"), node("BatchNormalization", "a g s mu var", "q", "norm"), w=W, **stats
+    )
+
+
+def one_skip_branch() -> onnx.ModelProto:
+    """RepVGG's identity branch: a BatchNorm straight on the input, beside a convolution."""
+    stats = {"g": weights(3), "s": weights(3), "mu": weights(3), "var": np.ones(3, np.float32)}
+    return pixels(
+        conv("p w", "a", "conv"),
+        node("BatchNormalization", "p g s mu var", "b", "skip"),
+        node("Add", "a b", "c", "join"),
+        conv("c w4", "q", "last"),
+        w=weights(3, 3, 3, 3), w4=W, **stats,
+    )  # fmt: skip
+
+
+def window_partition() -> onnx.ModelProto:
+    return floats(
+        node("Reshape", "x six", "a", "split_windows"),
+        node("Transpose", "a", "b", "turn_windows", perm=[0, 1, 3, 2, 4, 5]),
+        node("Reshape", "b back", "y", "merge"),
+        shape=(1, 64), six=np.array([1, 2, 2, 4, 2, 2]), back=np.array([1, 64]),
+    )  # fmt: skip
+
+
+def attention_over(count: int) -> onnx.ModelProto:
+    return floats(node("Softmax", "x", "y", "softmax"), shape=(1, 2, count, count))
+
+
+def dynamic_batch() -> onnx.ModelProto:
+    return model(("x", FLOAT, ["batch", 8]), ("y", FLOAT, ["batch", 8]), [node("Relu", "x", "y", "relu")])
+
+
+def misnamed() -> onnx.ModelProto:
+    return pixels(conv("p w", "q", "conv"), name="pixel_values", w=W)
+
+
+def int64_ids() -> onnx.ModelProto:
+    return ids(*pooled(), dtype=INT64, **MIDDLE)
+
+
+def int64_inside() -> onnx.ModelProto:
+    return ids(
+        node("Cast", "text", "wide", "to_int64", to=INT64),
+        node("Gather", "table wide", "again", "embed_again"),
+        node("Add", "hidden again", "both", "both"),
+        *pooled("both"),
+        **MIDDLE,
+    )
+
+
+def doubles() -> onnx.ModelProto:
+    return floats(node("Cast", "x", "a", "widen", to=DOUBLE), node("Cast", "a", "y", "narrow", to=FLOAT))
+
+
+def single(kind: str, name: str, domain: str = "") -> onnx.ModelProto:
+    return floats(node(kind, "x", "y", name, domain=domain))
+
+
+def einsum() -> onnx.ModelProto:
+    return floats(node("Einsum", "x w", "y", "product", equation="bi,ij->bj"), w=weights(8, 8))
+
+
+def overflows() -> onnx.ModelProto:
+    """255 squared is 65025, times 4 squared more than fp16 holds: only real pixels show it."""
+    return pixels(
+        node("Mul", "p large", "big", "enlarge"),
+        node("Mul", "big big", "square", "squared"),
+        node("Mul", "square small", "back", "back"),
+        conv("back w", "q", "conv"),
+        large=100.0, small=1e-4, w=W,
+    )  # fmt: skip
+
+
+CORPUS: dict[str, Planted] = {
+    "dynamic batch": Planted("dynamic-dimension", "error", (), dynamic_batch),
+    "int64 ids": Planted("int64-boundary", "error", (), int64_ids),
+    "int64 path": Planted("int64-path", "warning", ("to_int64",), int64_inside),
+    "float64": Planted("float64", "error", ("widen",), doubles),
+    "einsum": Planted("unsupported-operator", "error", ("product",), einsum),
+    "nonzero": Planted(
+        "unsupported-operator", "error", ("find",),
+        lambda: model(("x", FLOAT, [8]), ("y", INT64, [1, "n"]), [node("NonZero", "x", "y", "find")]),
+    ),
+    "a stranger's operator": Planted(
+        "unsupported-operator", "error", ("magic",), lambda: single("Magic", "magic", "com.acme")
+    ),
+    "bare erf": Planted("erf", "error", ("bare_erf",), lambda: single("Erf", "bare_erf")),
+    "exact gelu": Planted("erf", "info", ("gelu_erf",), gelu),
+    "argmax pooling": Planted("search", "warning", ("find_eot",), eot_argmax),
+    "gathernd": Planted("scattered-access", "warning", ("pick_nd",), gather_nd),
+    "scatternd": Planted("scattered-access", "warning", ("write_nd",), scatter_nd),
+    "where on a mask": Planted("where", "warning", ("choose",), where_on_mask),
+    "packed qkv": Planted("packed-qkv", "info", ("pick_q", "pick_k"), packed_attention),
+    "cubic resize": Planted("resize", "error", ("resize",), lambda: resize(CUBIC)),
+    "antialiased resize": Planted(
+        "resize", "error", ("resize",), lambda: resize({"mode": "linear", "antialias": 1})
+    ),
+    "odd pixel positions": Planted(
+        "resize", "warning", ("resize",),
+        lambda: resize({"mode": "linear", "coordinate_transformation_mode": "half_pixel_symmetric"}),
+    ),
+    "infinite mask": Planted(
+        "infinite-constant", "error", ("add_mask",), lambda: masked_attention(-np.inf)
+    ),
+    "mask of the largest float": Planted(
+        "fp16-constant", "warning", ("add_mask",), lambda: masked_attention(float(np.finfo(np.float32).min))
+    ),
+    "tiny epsilon": Planted(
+        "fp16-epsilon", "info", ("add_eps",), lambda: floats(node("Add", "x eps", "y", "add_eps"), eps=1e-15)
+    ),
+    "prime token count": Planted("token-count", "info", ("softmax",), lambda: attention_over(257)),
+    "class token": Planted("token-count", "info", ("softmax",), lambda: attention_over(50)),
+    "six axes": Planted("many-axes", "warning", ("split_windows", "turn_windows"), window_partition),
+    "parallel convolutions": Planted("unfused-branches", "warning", ("join",), branches),
+    "batchnorm branch": Planted("unfused-branches", "warning", ("join",), one_skip_branch),
+    "batchnorm after a convolution": Planted("unfused-batchnorm", "warning", ("norm",), batch_norm),
+    "raw pixels": Planted(
+        "missing-normalisation", "warning", ("conv",),
+        lambda: pixels(conv("p w", "q", "conv"), normalised=False, w=W),
+    ),
+    "misnamed input": Planted("contract", "error", (), misnamed),
+    "old opset": Planted(
+        "opset", "warning", (),
+        lambda: model(("x", FLOAT, [1, 8]), ("y", FLOAT, [1, 8]), [node("Relu", "x", "y", "relu")], opset=9),
+    ),
+    "fp16 overflow": Planted("fp16-overflow", "error", ("squared",), overflows),
+}  # fmt: skip
+
+
+def written(planted: Planted, folder: Path) -> Path:
+    path = folder / "model.onnx"
+    onnx.save(planted.make(), path)
+    return path

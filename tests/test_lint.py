@@ -1,0 +1,243 @@
+"""Lint: every planted hazard found where it is, nothing found where nothing is, and a command for CI."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import pytest
+from bad_models import CORPUS, FLOAT, W, conv, floats, gelu, model, node, pixels, written
+from tiny import tiny_model
+
+from lpcvc_zoo.cli import main
+from lpcvc_zoo.errors import ExportError
+from lpcvc_zoo.exporting import lint as room
+from lpcvc_zoo.exporting.lint import RULES, Hit, Rule, lint
+from lpcvc_zoo.exporting.onnx import export
+
+
+@pytest.mark.parametrize("hazard", CORPUS)
+def test_every_planted_hazard_is_found_at_its_nodes_with_why_and_cure(hazard: str, tmp_path) -> None:
+    planted = CORPUS[hazard]
+    report = lint(written(planted, tmp_path), activations=planted.rule == "fp16-overflow")
+    found = [finding for finding in report.findings if finding.rule == planted.rule]
+    assert planted.level in {finding.level for finding in found}
+    named = {name for finding in found for name in finding.nodes}
+    assert set(planted.nodes) <= named
+    assert bool(named) == bool(planted.nodes)
+    assert all(finding.why and finding.cure for finding in found)
+    assert not report.problems
+
+
+def test_the_corpus_plants_a_hazard_for_every_rule_that_one_file_can_break() -> None:
+    elsewhere = {"file-size", "external-data"}  # planted below: they are about files
+    assert {planted.rule for planted in CORPUS.values()} | elsewhere == {rule.name for rule in RULES}
+
+
+CLEAN = {
+    "plain convolution": lambda: pixels(conv("p w", "q", "conv"), w=W),
+    "a finite mask and a small epsilon": lambda: floats(
+        node("Add", "x mask", "a", "mask"), node("Add", "a eps", "y", "eps"), mask=-100.0, eps=1e-6
+    ),
+    "a clip's far bound": lambda: floats(node("Clip", "x low high", "y", "clip"), low=0.0, high=3e38),
+    "a residual around a convolution": lambda: pixels(
+        conv("p w", "a", "first"), conv("a w4", "b", "second"), node("Add", "a b", "q", "residual"),
+        w=W, w4=np.zeros((4, 4, 3, 3), np.float32),
+    ),
+    "what is folded when compiled": lambda: floats(
+        node("Shape", "k", "s", "shape"), node("Reshape", "x s", "y", "reshape"),
+        k=np.zeros((1, 8), np.float32),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_what_is_no_hazard_is_not_reported(name: str, tmp_path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(CLEAN[name](), path)
+    report = lint(path)
+    named = {finding.rule for finding in report.findings} - {"contract"}  # x and y are no contract's names
+    assert named == set()
+
+
+def test_a_known_contract_is_held_against_names_shapes_and_types(tmp_path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(CORPUS["misnamed input"].make(), path)
+    messages = [finding.message for finding in lint(path).findings if finding.rule == "contract"]
+    assert messages == ["the input is called 'pixel_values', lpcvc2026_sample calls it 'image'"]
+    wrong = tiny_model("lpcvc2026").contract
+    messages = [f.message for f in lint(path, contract=wrong, tower="image").findings if f.rule == "contract"]
+    assert any("lpcvc2026 gives [1, 3, 1024, 1024]" in message for message in messages)
+
+
+def test_raw_pixels_are_fine_for_a_model_that_wants_them_so(tmp_path) -> None:
+    path = written(CORPUS["raw pixels"], tmp_path)
+    assert not [f for f in lint(path, plain_pixels=True).findings if f.rule == "missing-normalisation"]
+
+
+def large(folder, **options):
+    """One constant of 4 KB kept outside the file."""
+    proto = floats(node("Add", "x bias", "y", "add"), shape=(1, 1024), bias=np.ones((1, 1024), np.float32))
+    onnx.save(proto, folder / "model.onnx", save_as_external_data=True, size_threshold=0, **options)
+    return folder / "model.onnx"
+
+
+def external_findings(path) -> list[str]:
+    return [finding.message for finding in lint(path).findings if finding.rule == "external-data"]
+
+
+def test_external_data_passes_only_in_the_layout_that_the_hub_takes(tmp_path) -> None:
+    path = large(tmp_path, location="model.data")
+    assert external_findings(path) == []
+    (tmp_path / "model.data").unlink()
+    assert external_findings(path) == ["weights are missing: model.data"]
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    assert external_findings(large(odd, location="weights.bin")) == [
+        "weights lie in weights.bin, whose name does not end in .data"
+    ]
+
+
+def test_weights_in_many_files_are_refused(tmp_path) -> None:
+    proto = floats(
+        node("Add", "x a", "h", "one"), node("Add", "h b", "y", "two"),
+        a=np.ones((1, 8), np.float32), b=np.ones((1, 8), np.float32),
+    )  # fmt: skip
+    onnx.save(
+        proto,
+        tmp_path / "model.onnx",
+        save_as_external_data=True,
+        all_tensors_to_one_file=False,
+        size_threshold=0,
+    )
+    assert external_findings(tmp_path / "model.onnx")[0].startswith("weights lie in 2 files")
+
+
+def test_a_model_above_two_gigabytes_is_an_error(tmp_path) -> None:
+    path = large(tmp_path, location="model.data")
+    with (tmp_path / "model.data").open("r+b") as file:
+        file.truncate(3 * 2**30)  # sparse: takes no disk
+    assert [finding.message for finding in lint(path).findings if finding.rule == "file-size"] == [
+        "3.2 GB in all"
+    ]
+
+
+def test_activations_that_only_meet_a_clip_may_overflow(tmp_path) -> None:
+    proto = pixels(
+        node("Mul", "p large", "big", "enlarge"),
+        node("Clip", "big zero top", "cut", "cut"),
+        conv("cut w", "q", "conv"),
+        large=1e6, top=1.0, w=W,
+    )  # fmt: skip
+    onnx.save(proto, tmp_path / "model.onnx")
+    report = lint(tmp_path / "model.onnx", activations=True)
+    assert not [finding for finding in report.findings if finding.rule == "fp16-overflow"]
+
+
+def test_activations_need_inputs_that_some_contract_makes(tmp_path) -> None:
+    with pytest.raises(ExportError, match="no known contract"):
+        lint(written(CORPUS["exact gelu"], tmp_path), activations=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all"])
+def test_what_is_no_model_is_said_to_be_none(content: bytes, tmp_path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ExportError, match="is not an ONNX model"):
+        lint(path)
+
+
+def test_a_graph_with_several_inputs_is_neither_tower_but_is_still_looked_at(tmp_path) -> None:
+    proto = model(
+        ("x", FLOAT, [1, 8]),
+        ("y", FLOAT, [1, 8]),
+        [node("Erf", "x", "a", "erf"), node("Add", "a z", "y", "add")],
+    )
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("z", FLOAT, [1, 8]))
+    onnx.save(proto, tmp_path / "model.onnx")
+    report = lint(tmp_path / "model.onnx")
+    assert report.tower is None
+    assert {finding.rule for finding in report.findings} == {"contract", "erf"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """What importlib.metadata gives for an entry point."""
+
+    name: str
+    loaded: object
+    value: str = "acme.rules:RULES"
+    dist: None = None
+
+    def load(self) -> object:
+        if isinstance(self.loaded, Exception):
+            raise self.loaded
+        return self.loaded
+
+
+def rule(name: str, check) -> Rule:
+    return Rule(name, "warning", "why", "cure", check)
+
+
+def test_plugins_add_rules_and_a_broken_one_is_named_and_stops_nothing(tmp_path, monkeypatch) -> None:
+    def crash(subject):
+        raise ZeroDivisionError("in a rule")
+
+    points = [
+        Point("good", (rule("no-relu", lambda subject: [Hit("a relu", ("relu",))]),)),
+        Point("thief", rule("erf", lambda subject: [])),
+        Point("missing", ImportError("no acme")),
+        Point("crash", rule("crash", crash)),
+    ]
+    monkeypatch.setattr(room, "entry_points", lambda group: points if group == room.GROUP else [])
+    onnx.save(gelu(), tmp_path / "model.onnx")
+    report = lint(tmp_path / "model.onnx")
+    assert {finding.rule for finding in report.findings} >= {"no-relu", "erf"}
+    problems = "\n".join(report.problems)
+    for said in ("'erf' is taken", "ImportError: no acme", "rule crash: ZeroDivisionError"):
+        assert said in problems
+
+
+def command(capsys, *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["lint", *arguments])
+    return int(ended.value.code or 0), capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("fail_on", "status"), [("error", 0), ("warning", 1), ("info", 1), ("never", 0)])
+def test_the_command_tells_ci_what_is_too_much(fail_on: str, status: int, capsys, tmp_path) -> None:
+    path = written(CORPUS["exact gelu"], tmp_path)
+    code, out = command(capsys, str(path), "--fail-on", fail_on)
+    assert code == status
+    words = " ".join(out.split())
+    assert "info erf: exact GELU, written with Erf at gelu_erf why" in words
+
+
+def test_the_command_speaks_json_and_fails_on_errors_by_default(capsys, tmp_path) -> None:
+    code, out = command(capsys, str(written(CORPUS["bare erf"], tmp_path)), "--json")
+    assert code == 1
+    (report,) = json.loads(out)
+    assert report["findings"][0]["rule"] == "erf"
+    assert report["findings"][0]["nodes"] == ["bare_erf"]
+
+
+def test_the_command_takes_an_exports_folder_with_all_that_its_manifest_says(capsys, tmp_path) -> None:
+    export(tiny_model("lpcvc2026_sample"), tmp_path / "made")
+    code, out = command(capsys, str(tmp_path / "made"), "--json", "--fail-on", "info", "--activations")
+    reports = json.loads(out)
+    assert [report["tower"] for report in reports] == ["image", "text"]
+    assert [report["findings"] for report in reports] == [[], []]
+    assert code == 0
+    shutil.rmtree(tmp_path / "made")
+
+
+def test_a_missing_file_and_a_misspelt_name_say_so(capsys, tmp_path) -> None:
+    with pytest.raises(SystemExit):
+        main(["lint", str(tmp_path / "none.onnx")])
+    assert "none.onnx is missing" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["lint", "mobilclip_s0"])
+    assert "mobileclip_s0" in capsys.readouterr().err

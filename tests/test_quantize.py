@@ -1,0 +1,193 @@
+"""Quantising: what is calibrated on what, what stays float, what is refused, and how it is told."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from strangers import Outlier, image_tower, strangers_model
+from torch import nn
+
+from lpcvc_zoo.cli import main
+from lpcvc_zoo.contract import get_contract
+from lpcvc_zoo.data import CALIBRATION_PHOTOS, calibration_pool
+from lpcvc_zoo.errors import ExportError, UnknownNameError
+from lpcvc_zoo.exporting import cache
+from lpcvc_zoo.exporting.artifact import MANIFEST, load_artifact
+from lpcvc_zoo.exporting.calibrate import calibration_inputs, held_out_inputs
+from lpcvc_zoo.exporting.onnx import export
+from lpcvc_zoo.exporting.precision import by_tower, canonical
+from lpcvc_zoo.exporting.quantize import explain, quantize
+from lpcvc_zoo.retrieval.datasets import load_dataset
+from lpcvc_zoo.retrieval.evaluate import evaluate
+from lpcvc_zoo.targets import get_target
+
+CONTRACT = get_contract("lpcvc2026_sample")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return export(strangers_model(), tmp_path_factory.mktemp("float"), rewrites="npu")
+
+
+@pytest.fixture(scope="module", params=["w8a16", "w8a8"])
+def quantized(request, whole, tmp_path_factory):
+    return quantize(whole, tmp_path_factory.mktemp(request.param), request.param, samples=8)
+
+
+def test_precisions_are_named_for_a_model_or_tower_by_tower() -> None:
+    assert by_tower("w8a8") == {"image": "w8a8", "text": "w8a8"}
+    assert by_tower("image=w8a16,text=float") == {"image": "w8a16", "text": "float"}
+    assert by_tower("text=w8a8") == {"image": "float", "text": "w8a8"}
+    assert canonical("text=w8a8+image=w8a8") == "w8a8"
+    assert canonical("text=w8a8") == "image=float+text=w8a8"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("w8a61", "w8a16"), ("imgae=w8a8", "image"), ("text=int8", "w8a8")]
+)
+def test_a_misspelt_precision_or_tower_is_answered_with_the_nearest(wrong: str, near: str) -> None:
+    with pytest.raises(UnknownNameError, match=near):
+        canonical(wrong)
+
+
+def test_what_calibrates_is_never_scored_or_checked() -> None:
+    photos, captions = calibration_pool()
+    scored = load_dataset("photos_heldout")
+    everything = load_dataset("photos")
+    assert len(photos) == CALIBRATION_PHOTOS
+    assert {image.name for image in scored.images} == {i.name for i in everything.images} - {
+        p.name for p in photos
+    }
+    assert len(captions) > 100
+    assert not set(captions) & set(scored.texts)
+    # every text still belongs to the photos that it belonged to
+    for image, positives in zip(scored.images, scored.positives, strict=True):
+        before = everything.positives[everything.images.index(image)]
+        assert [scored.texts[text] for text in positives] == [everything.texts[text] for text in before]
+
+
+def test_calibration_is_drawn_by_its_seed_from_the_pool_alone() -> None:
+    one, facts = calibration_inputs(CONTRACT, "text", 8, 1)
+    again, _ = calibration_inputs(CONTRACT, "text", 8, 1)
+    other, _ = calibration_inputs(CONTRACT, "text", 8, 2)
+    assert (facts.samples, facts.seed) == (8, 1)
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
+    most, facts = calibration_inputs(CONTRACT, "image", 1000, 0)
+    assert len(most) == facts.samples == CALIBRATION_PHOTOS
+    checked = held_out_inputs(CONTRACT, "image")
+    assert not any(np.array_equal(photo, other) for photo in checked for other in most)
+
+
+def test_weights_have_eight_bits_and_activations_what_was_asked(quantized) -> None:
+    precision = quantized.manifest.precision
+    graph = onnx.load(quantized.path("image")).graph
+    kinds = Counter(tensor.data_type for tensor in graph.initializer)
+    wide = onnx.TensorProto.UINT16 if precision == "w8a16" else onnx.TensorProto.UINT8
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    steps = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert {initializers[node.input[2]].data_type for node in steps} == {wide}
+    weights = [
+        initializers[node.input[0]]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in initializers
+    ]
+    convolution = next(tensor for tensor in weights if len(tensor.dims) == 4)
+    assert convolution.data_type in (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
+    per_channel = next(node for node in graph.node if node.input and node.input[0] == convolution.name)
+    assert list(initializers[per_channel.input[1]].dims) == [convolution.dims[0]]
+    assert kinds[onnx.TensorProto.FLOAT]
+
+
+def test_pixels_and_the_last_division_stay_float(quantized) -> None:
+    graph = onnx.load(quantized.path("image")).graph
+    made = {name: node for node in graph.node for name in node.output}
+    first = next(node for node in graph.node if "image" in node.input)
+    assert first.op_type != "QuantizeLinear"
+    assert made["image_embedding"].op_type != "DequantizeLinear"
+
+
+def test_the_manifest_says_how_it_was_made_and_how_well_it_agrees(quantized) -> None:
+    again = load_artifact(quantized.folder).manifest
+    for tower in ("image", "text"):
+        facts = again.tower(tower).quantized
+        assert (facts.calibration.samples, facts.calibration.seed) == (8, 0)
+        assert facts.agreement.min_cosine <= facts.mean_cosine
+        assert facts.mean_cosine > 0.98
+    assert again.rewrites
+    assert (quantized.folder / MANIFEST).is_file()
+
+
+def test_it_runs_in_onnx_runtime_and_is_scored_like_any_export(quantized) -> None:
+    scores = evaluate(quantized, load_dataset("photos_heldout"))
+    assert 0 <= scores.recall(10).value <= 1
+    target = get_target("onnxruntime", iterations=3)
+    profile = target.profile(target.compile(quantized.path("text"), "text"))
+    assert profile.latency.median_ms > 0
+
+
+def test_a_tower_left_in_float_is_the_very_same_file(whole, tmp_path) -> None:
+    mixed = quantize(whole, tmp_path, "image=w8a16+text=float", samples=4)
+    assert mixed.path("text").read_bytes() == whole.path("text").read_bytes()
+    assert mixed.manifest.text.quantized is None
+    assert mixed.manifest.image.quantized.precision == "w8a16"
+    assert mixed.manifest.precision == "image=w8a16+text=float"
+
+
+def test_a_tower_that_collapses_is_refused_unless_forced(tmp_path) -> None:
+    torch.manual_seed(1)
+    broken = export(strangers_model(image_tower(Outlier(16), Outlier(16))), tmp_path / "float")
+    with pytest.raises(ExportError, match="The image tower collapses in w8a8: mean cosine"):
+        quantize(broken, tmp_path / "w8a8", "image=w8a8", samples=4)
+    assert not (tmp_path / "w8a8" / MANIFEST).exists()
+    forced = quantize(broken, tmp_path / "forced", "image=w8a8", samples=4, force=True)
+    assert forced.manifest.image.quantized.mean_cosine < 0.9
+    fine = quantize(broken, tmp_path / "w8a16", "image=w8a16", samples=4)
+    assert fine.manifest.image.quantized.mean_cosine > 0.99
+
+
+def test_the_layer_that_costs_most_is_found_and_left_in_float(tmp_path) -> None:
+    torch.manual_seed(1)
+    layers = [nn.Linear(16, 16), Outlier(16), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16)]
+    whole = export(strangers_model(image_tower(*layers)), tmp_path / "float")
+    dearest = next(cost for cost in explain(whole, "image=w8a8", samples=4) if cost.by == "layer")
+    assert (dearest.tower, dearest.name) == ("image", "4")  # its place in the tower
+    kept = quantize(whole, tmp_path / "kept", "image=w8a8", samples=4).manifest.image.quantized
+    assert kept.kept == ("4",)
+    assert kept.mean_cosine > 0.95
+
+
+def test_the_cache_keeps_precisions_apart_and_quantises_the_float_export(
+    whole, tmp_path, monkeypatch
+) -> None:
+    name = "efficientvit_m0_text_s"
+    keys = {cache.export_key(name, precision=precision) for precision in ("float", "w8a16", "w8a8")}
+    assert len(keys) == 3
+    assert cache.export_key(name, precision="image=w8a8+text=w8a8") == cache.export_key(
+        name, precision="w8a8"
+    )
+
+
+def command(capsys, *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["quantize", "efficientvit_m0_text_s", *arguments])
+    return int(ended.value.code or 0), capsys.readouterr().out
+
+
+def test_the_command_quantises_and_explains(whole, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(cache, "cached_export", lambda name, **options: whole)
+    arguments = ("--precision", "w8a8", "--samples", "4", "--out", str(tmp_path))
+    code, out = command(capsys, *arguments, "--json")
+    assert code == 0
+    assert json.loads(out)["image"]["quantized"]["precision"] == "w8a8"
+    code, out = command(capsys, *arguments, "--explain", "--json")
+    costs = json.loads(out)
+    assert {cost["by"] for cost in costs} == {"layer", "operator"}
+    assert (tmp_path / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
+    code, out = command(capsys, *arguments, "--explain")
+    assert "LayerNormalization" in out or "MatMul" in out

@@ -1,0 +1,300 @@
+"""Rewrites: what each does to the graph, that embeddings stay, and that one which changes them is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from bad_models import FLOAT, INT32, W, constants, conv, masked_attention, model, node, pixels
+from open_clip.modified_resnet import AttentionPool2d
+from open_clip.transformer import VisionTransformer
+from strangers import strangers_model
+from timm.layers.attention import Attention
+from timm.models.efficientvit_msra import LocalWindowAttention
+from timm.models.fastvit import Attention as FastAttention
+from tiny import DIM, tiny_model
+from torch import Tensor, nn
+
+from lpcvc_zoo.backbones._pruned import PrunedAttention
+from lpcvc_zoo.errors import ExportError, UnknownNameError
+from lpcvc_zoo.exporting import graphs, rewrites
+from lpcvc_zoo.exporting.attention import split_attention
+from lpcvc_zoo.exporting.cache import cached_export, export_key
+from lpcvc_zoo.exporting.lint import lint
+from lpcvc_zoo.exporting.modules import cls_to_average, windows_4d
+from lpcvc_zoo.exporting.onnx import export
+from lpcvc_zoo.exporting.rewrites import REWRITES, SETS, Rewrite, resolve
+
+WIDTH, HEADS, TOKENS = 32, 4, 10
+
+
+def filled(module: nn.Module) -> nn.Module:
+    """Every weight random, biases and norms too: zeros and ones would hide what gets lost."""
+    torch.manual_seed(2)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return module.eval()
+
+
+def tokens(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
+
+
+class Masked(nn.Module):
+    """An attention called as open_clip's block calls it, with a causal mask."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.attn = attention
+        mask = torch.full((TOKENS, TOKENS), -100.0).triu(1)
+        self.register_buffer("mask", mask)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.attn(hidden, hidden, hidden, need_weights=False, attn_mask=self.mask)[0]
+
+
+ATTENTIONS = {
+    "torch's own, packed": (
+        lambda: Masked(nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)), (2, TOKENS, WIDTH)
+    ),
+    "torch's own, without biases": (
+        lambda: Masked(nn.MultiheadAttention(WIDTH, HEADS, bias=False, batch_first=True)), (2, TOKENS, WIDTH)
+    ),
+    "pruned to fewer heads": (lambda: Masked(PrunedAttention(WIDTH, 3, 8)), (2, TOKENS, WIDTH)),
+    "timm's, over tokens": (
+        lambda: nn.Sequential(Attention(WIDTH, HEADS, qkv_bias=True)), (2, TOKENS, WIDTH)
+    ),
+    "FastViT's, over pixels": (lambda: nn.Sequential(FastAttention(WIDTH, head_dim=8)), (2, WIDTH, 3, 4)),
+    "CLIP-ResNet's pooling": (lambda: nn.Sequential(AttentionPool2d(3, WIDTH, HEADS, 24)), (2, WIDTH, 3, 3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_split_attention_computes_the_same_for_every_attention_that_it_replaces(kind: str) -> None:
+    make, shape = ATTENTIONS[kind]
+    module, given = filled(make()), tokens(*shape)
+    with torch.no_grad():
+        before = module(given)
+        assert split_attention(module) == 1
+        torch.testing.assert_close(module(given), before, rtol=1e-4, atol=1e-5)
+    assert split_attention(module) == 0
+
+
+UNKNOWN = {
+    "a bias for keys": lambda: nn.MultiheadAttention(WIDTH, HEADS, add_bias_kv=True, batch_first=True),
+    "another width of keys": lambda: nn.MultiheadAttention(WIDTH, HEADS, kdim=8, batch_first=True),
+    "norms of queries": lambda: Attention(WIDTH, HEADS, qk_norm=True, norm_layer=nn.LayerNorm),
+    "tokens first": lambda: nn.MultiheadAttention(WIDTH, HEADS),
+    "no head left": lambda: PrunedAttention(WIDTH, 0, 8),
+}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_an_attention_that_is_not_understood_stays_as_it_is(kind: str) -> None:
+    assert split_attention(nn.Sequential(UNKNOWN[kind]())) == 0
+
+
+@pytest.mark.parametrize(("side", "batch"), [(14, 1), (10, 2), (7, 2)])
+def test_windows_are_the_same_in_four_axes_padded_batched_or_whole(side: int, batch: int) -> None:
+    module = nn.Sequential(LocalWindowAttention(32, 8, 2, attn_ratio=2, resolution=side, window_resolution=7))
+    module, given = filled(module), tokens(batch, 32, side, side)
+    most = 0
+
+    class Axes(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal most
+            out = func(*args, **(kwargs or {}))
+            most = max([most, *(o.dim() for o in (out if isinstance(out, tuple | list) else [out]))])
+            return out
+
+    with torch.no_grad():
+        before = module(given)
+        assert windows_4d(module) == 1
+        with Axes():
+            after = module(given)
+        torch.testing.assert_close(after, before)
+    assert most == 4
+
+
+def vision(pool: str = "tok") -> VisionTransformer:
+    return filled(VisionTransformer(32, 8, 32, 2, 2, 2.0, output_dim=DIM, pool_type=pool))
+
+
+def test_average_pooling_drops_the_class_token_and_nothing_else() -> None:
+    tower, given = vision(), tokens(2, 3, 32, 32)
+    counts = []
+    tower.transformer.register_forward_pre_hook(lambda _, args: counts.append(args[0].shape[1]))
+    with torch.no_grad():
+        tower(given)
+        module = nn.Sequential(tower)
+        assert cls_to_average(module) == 1
+        averaged = module(given)
+        assert counts == [17, 16]
+        # the same network where it holds a class token that nobody attends to, pooled by average
+        patches = tower.ln_pre(tower.conv1(given).flatten(2).mT + tower.positional_embedding[1:])
+        expected = tower.ln_post(tower.transformer(patches).mean(1)) @ tower.proj
+    torch.testing.assert_close(averaged, expected)
+    assert cls_to_average(nn.Sequential(vision("avg"))) == 0
+
+
+def run(proto: onnx.ModelProto, given: np.ndarray) -> np.ndarray:
+    onnx.checker.check_model(proto)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: given})[0]
+
+
+@pytest.mark.parametrize("mask", [-np.inf, float(np.finfo(np.float32).min)])
+def test_far_masks_become_finite_and_mask_as_before(mask: float) -> None:
+    proto = masked_attention(mask)
+    given = np.random.default_rng(1).normal(size=(2, 8, 8)).astype(np.float32)
+    before = run(proto, given)
+    assert graphs.finite_masks(proto) == 1
+    np.testing.assert_allclose(run(proto, given), before, atol=1e-7)
+    (tensor,) = proto.graph.initializer
+    assert onnx.numpy_helper.to_array(tensor).min() == -100
+    assert graphs.finite_masks(proto) == 0
+
+
+def test_a_far_constant_that_is_no_mask_stays() -> None:
+    proto = pixels(node("Mul", "p far", "f", "mul"), conv("f w", "q", "conv"), far=-1e6, w=W)
+    assert graphs.finite_masks(proto) == 0
+
+
+def test_ids_are_looked_up_without_a_cast_to_int64() -> None:
+    proto = model(
+        ("text", INT32, [1, 7]), ("y", FLOAT, [1, 7, 4]),
+        [node("Cast", "text", "wide", "cast", to=7), node("Gather", "table wide", "y", "embed")],
+        constants(table=np.arange(40, dtype=np.float32).reshape(10, 4)),
+    )  # fmt: skip
+    ids = np.arange(7, dtype=np.int32)[None]
+    before = run(proto, ids)
+    assert graphs.int32_ids(proto) == 1
+    assert [each.op_type for each in proto.graph.node] == ["Gather"]
+    np.testing.assert_array_equal(run(proto, ids), before)
+
+
+def operators(artifact, tower) -> Counter[str]:
+    return Counter(each.op_type for each in onnx.load(artifact.path(tower)).graph.node)
+
+
+def test_the_npu_set_cures_a_strangers_towers_and_the_manifest_says_how(tmp_path) -> None:
+    plain = export(strangers_model(), tmp_path / "plain")
+    model = strangers_model()
+    before = copy.deepcopy(model.state_dict())
+    artifact = export(model, tmp_path / "npu", rewrites="npu")
+    assert artifact.manifest.rewrites == SETS["npu"]
+    torch.testing.assert_close(dict(model.state_dict()), dict(before))  # the caller's model is left alone
+    rules = {f.rule for f in lint(plain.path("text")).findings}
+    assert rules >= {"infinite-constant", "int64-path", "packed-qkv"}
+    assert not lint(artifact.path("text"), activations=True).findings
+    effects = {effect.rewrite: effect for effect in artifact.manifest.text.effects}
+    split = effects["split_attention"]
+    assert split.places == 1
+    assert split.nodes_before == plain.manifest.text.nodes > split.nodes_after
+    assert effects["finite_masks"].places == effects["int32_ids"].places == 1
+    assert effects["windows_4d"].places == 0
+    assert effects["windows_4d"].min_cosine is None
+    for tower in ("image", "text"):
+        assert artifact.manifest.tower(tower).parity.min_cosine > 0.9999999
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("gelu_tanh", 0.99999, 1.0), ("gelu_sigmoid", 0.99, 0.9999999)]
+)
+def test_gelu_is_exchanged_in_the_graph_and_its_cost_is_written_down(name, least, most, tmp_path) -> None:
+    artifact = export(strangers_model(), tmp_path, rewrites=name)
+    found = operators(artifact, "image")
+    assert (found["Erf"], found["Sigmoid"]) == (0, 1)
+    (effect,) = artifact.manifest.image.effects
+    assert effect.places == 1
+    assert least <= effect.min_cosine <= most + 1e-12
+    assert artifact.manifest.image.parity.min_cosine == pytest.approx(effect.min_cosine, abs=1e-7)
+
+
+def test_simplify_folds_constants_and_drops_what_has_no_effect() -> None:
+    proto = model(
+        ("x", FLOAT, [1, 8]), ("y", FLOAT, [8, 1]),
+        [
+            node("Identity", "x", "a", "nothing"),
+            node("Add", "two three", "five", "fold"),
+            node("Mul", "a five", "b", "times"),
+            node("Shape", "b", "size", "shape"),
+            node("Slice", "size one two_ends", "half", "cut"),
+            node("Concat", "half one", "turned", "join", axis=0),
+            node("Reshape", "b turned", "y", "reshape"),
+        ],
+        constants(two=2.0, three=3.0, one=np.array([1]), two_ends=np.array([2])),
+    )  # fmt: skip
+    given = np.arange(8, dtype=np.float32)[None]
+    before = run(proto, given)
+    assert graphs.simplify(proto) == 5
+    assert [each.op_type for each in proto.graph.node] == ["Mul", "Reshape"]
+    np.testing.assert_array_equal(run(proto, given), before)
+
+
+def test_a_rewrite_that_changes_the_embeddings_is_refused_by_name(tmp_path, monkeypatch) -> None:
+    def break_it(encoder: nn.Module) -> int:
+        nn.init.normal_(list(encoder.tower.parameters())[-2])
+        return 1
+
+    broken = replace(REWRITES["split_attention"], module=break_it)
+    monkeypatch.setitem(rewrites.REWRITES, "split_attention", broken)
+    with pytest.raises(ExportError, match="The rewrite split_attention changes the embeddings: worst cosine"):
+        export(tiny_model("lpcvc2026_sample"), tmp_path, rewrites="split_attention")
+
+
+def test_a_rewrite_that_gives_nan_is_refused(tmp_path, monkeypatch) -> None:
+    def poison(proto: onnx.ModelProto) -> int:
+        for tensor in proto.graph.initializer:
+            if "projection.weight" in tensor.name:
+                value = np.full_like(onnx.numpy_helper.to_array(tensor), np.nan)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+        return 1
+
+    monkeypatch.setitem(rewrites.REWRITES, "simplify", replace(REWRITES["simplify"], graph=poison))
+    with pytest.raises(ExportError, match="rewrite simplify"):
+        export(tiny_model("lpcvc2026_sample"), tmp_path, rewrites="simplify")
+
+
+def test_names_resolve_in_the_order_of_application_and_suggest_the_nearest() -> None:
+    assert resolve("none") == ()
+    assert resolve("simplify,split_attention") == ("split_attention", "simplify")
+    assert resolve(["npu", "gelu_tanh"])[-2:] == ("gelu_tanh", "simplify")
+    with pytest.raises(UnknownNameError, match="split_attention"):
+        resolve("split_atention")
+
+
+def test_the_cache_keeps_exports_with_and_without_rewrites_apart(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LPCVC_ZOO_CACHE", str(tmp_path))
+    name = "efficientvit_m0_text_s"
+    keys = {export_key(name, rewrites=chosen) for chosen in ("none", "npu", "simplify")}
+    assert len(keys) == 3
+    assert export_key(name, rewrites=SETS["npu"]) == export_key(name, rewrites="npu")
+
+
+def test_every_rewrite_says_what_it_does_and_changes_modules_or_a_graph() -> None:
+    assert all(isinstance(each, Rewrite) and each.what for each in REWRITES.values())
+    assert all((each.module is None) != (each.graph is None) for each in REWRITES.values())
+    assert {name for names in SETS.values() for name in names} <= set(REWRITES)
+
+
+@pytest.mark.slow
+def test_lint_finds_nothing_bad_in_our_own_npu_exports(tmp_path, monkeypatch, capsys) -> None:
+    from lpcvc_zoo.cli import main
+
+    name = "efficientvit_m0_text_s"  # the cheapest; has windows, and attention in both towers
+    monkeypatch.setenv("LPCVC_ZOO_CACHE", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        main(["lint", name, "--contract", "lpcvc2026_sample", "--fail-on", "warning", "--json"])
+    assert ended.value.code == 0
+    reports = json.loads(capsys.readouterr().out)
+    assert {f["level"] for report in reports for f in report["findings"]} <= {"info"}
+    artifact = cached_export(name, contract="lpcvc2026_sample", rewrites="npu")
+    assert artifact.manifest.text.effects[0].places > 0
