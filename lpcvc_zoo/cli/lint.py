@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from lpcvc_zoo import registry
 from lpcvc_zoo.cli.shared import AsJson, ImageSize, Rewrites, TextLength, Weights, names_from, out, print_json
-from lpcvc_zoo.contract import CONTRACTS, TOWERS, get_contract
+from lpcvc_zoo.contract import CONTRACTS, get_contract
 from lpcvc_zoo.errors import ZooError
 
 if TYPE_CHECKING:
