@@ -18,7 +18,7 @@ def headline(groups: Sequence[Group]) -> str:
     models = _count(total, "model")
     if all(group.static for group in groups if group.measured):
         return f"Static cost of {models} on an NPU, by its compiler"
-    also = ", and what an NPU's compiler says of them" if any(group.static for group in groups) else ""
+    also = ", and static cost on an NPU" if any(group.static for group in groups) else ""
     return (
         f"Recall against latency of {models}{also}"
         if scored
