@@ -186,13 +186,13 @@ def test_plugins_add_rules_and_a_broken_one_is_named_and_stops_nothing(tmp_path,
     def crash(subject):
         raise ZeroDivisionError("in a rule")
 
-    points = [
+    found = [
         Point("good", (rule("no-relu", lambda subject: [Hit("a relu", ("relu",))]),)),
         Point("thief", rule("erf", lambda subject: [])),
         Point("missing", ImportError("no acme")),
         Point("crash", rule("crash", crash)),
     ]
-    monkeypatch.setattr(room, "entry_points", lambda group: points if group == room.GROUP else [])
+    monkeypatch.setattr(room, "points", lambda group: found if group == room.GROUP else [])
     onnx.save(gelu(), tmp_path / "model.onnx")
     report = lint(tmp_path / "model.onnx")
     assert {finding.rule for finding in report.findings} >= {"no-relu", "erf"}

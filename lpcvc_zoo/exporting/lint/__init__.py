@@ -9,7 +9,6 @@ A plugin adds rules by a line in its own pyproject.toml that names a ``Rule`` or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +18,7 @@ from lpcvc_zoo.errors import ExportError, RegistryError
 from lpcvc_zoo.exporting.lint import boundary, operators, structure, values
 from lpcvc_zoo.exporting.lint.graph import load_graph
 from lpcvc_zoo.exporting.lint.rule import LEVELS, Hit, Level, Rule, Subject
+from lpcvc_zoo.plugins import distribution, points
 
 __all__ = ["GROUP", "LEVELS", "RULES", "Finding", "Hit", "Level", "Report", "Rule", "Subject", "lint"]
 
@@ -134,8 +134,7 @@ def plugin_rules() -> tuple[list[Rule], list[str]]:
     rules: list[Rule] = []
     problems: list[str] = []
     taken = {rule.name for rule in RULES}
-    points = {(owner_of(point), point.name, point.value): point for point in entry_points(group=GROUP)}
-    for (owner, _, value), point in sorted(points.items(), key=lambda item: item[0]):
+    for point in points(GROUP):
         try:
             loaded = point.load()
             found = [loaded] if isinstance(loaded, Rule) else list(loaded)
@@ -145,12 +144,8 @@ def plugin_rules() -> tuple[list[Rule], list[str]]:
                 if rule.name in taken:
                     raise RegistryError(f"the name {rule.name!r} is taken")
         except (Exception, SystemExit) as error:  # a plugin may raise anything
-            problems.append(f"{owner} ({value}): {type(error).__name__}: {error}")
+            problems.append(f"{distribution(point)} ({point.value}): {type(error).__name__}: {error}")
             continue
         rules += found
         taken |= {rule.name for rule in found}
     return rules, problems
-
-
-def owner_of(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else "(unknown distribution)"
