@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Protocol, overload
 
 from lpcvc_zoo.errors import TargetError, UnknownNameError
+from lpcvc_zoo.targets.aihub.collect import collect
 from lpcvc_zoo.targets.aihub.devices import (
     DEFAULT_DEVICE,
     FRAMEWORKS,
@@ -19,8 +18,7 @@ from lpcvc_zoo.targets.aihub.devices import (
     problems,
 )
 from lpcvc_zoo.targets.aihub.jobs import Jobs, job_key
-from lpcvc_zoo.targets.aihub.measured import to_profile
-from lpcvc_zoo.targets.aihub.samples import chunks, dataset_key, digests, joined, split
+from lpcvc_zoo.targets.aihub.samples import chunks, dataset_key, digests, split
 from lpcvc_zoo.targets.aihub.service import Patience, open_service
 from lpcvc_zoo.targets.aihub.source import Source, Specs, read_source
 from lpcvc_zoo.targets.aihub.store import Store
@@ -29,7 +27,6 @@ from lpcvc_zoo.targets.base import Array, Compiled, Profile, Tower
 from lpcvc_zoo.targets.references import (
     CompileReference,
     InferenceReference,
-    JobRunningError,
     ProfileReference,
     Reference,
     Ticket,
@@ -39,7 +36,6 @@ from lpcvc_zoo.targets.references import (
 
 NAME = "aihub"
 NARROW = "--truncate_64bit_io"
-NAMES = {"quantize": "quantisation", "compile": "compilation", "profile": "profile", "inference": "inference"}
 MOST_UPLOAD_BYTES = 256 * 2**20  # of numbers in one dataset, before compression
 
 
@@ -168,15 +164,18 @@ class AIHubTarget:
         job_id, tower = self._compile_job(compiled), compiled.tower
         options = _words(f"--max_profiler_iterations {self.iterations}", self._pinned, self.run_options)
         client = self.service.client
+        # From 0.56 on; such a client can't read the kind of job that older ones submit, nor they this kind.
+        as_inference = "profile" in inspect.signature(client.submit_inference_job).parameters
 
         def prepare(name: str) -> Callable[[], Any]:
             model = self._made_by(job_id)
             how: dict[str, Any] = {"name": name, "options": options, "retry": False}
-            if "profile" in inspect.signature(client.submit_inference_job).parameters:  # qai_hub 0.56
+            if as_inference:
                 return lambda: client.submit_inference_job(model, self._hub_device(), profile=True, **how)
             return lambda: client.submit_profile_job(model, self._hub_device(), **how)
 
-        ticket = self._submit("profile", tower, options, prepare, {"compile": job_id}, after=job_id)
+        facts = {"compile": job_id, "as inference": as_inference}
+        ticket = self._submit("profile", tower, options, prepare, facts, after=job_id)
         return ProfileReference(target=self.name, device=self.device, tower=tower, ticket=ticket)
 
     def submit_infer(
@@ -221,21 +220,7 @@ class AIHubTarget:
         JobFailedError where the service failed one (``transient``: submit the same again), JobRunningError
         after ``timeout_s``, TargetError where a result is missing or not plausible.
         """
-        what = f"The {{}} of the {reference.tower} tower on {reference.device}"
-        for ticket in reference.tickets:
-            self._wait(ticket, what.format(NAMES[ticket.kind]))
-        if isinstance(reference, CompileReference):
-            return Compiled(
-                target=self.name,
-                device=reference.device,
-                tower=reference.tower,
-                reference=reference.ticket.job_id,
-                source_sha256=reference.source_sha256,
-            )
-        if isinstance(reference, ProfileReference):
-            return self._profile(reference)
-        outputs = [self._outputs(ticket, what.format("inference")) for ticket in reference.tickets]
-        return joined(outputs, reference.samples, reference.distinct, what.format("inference"))
+        return collect(self.service, self._jobs, reference, poll_s=self.poll_s, timeout_s=self.timeout_s)
 
     def compile(self, onnx_file: Path, tower: Tower) -> Compiled:
         return until_done(lambda: self.collect(self.submit_compile(onnx_file, tower)))
@@ -297,43 +282,6 @@ class AIHubTarget:
 
         facts = {"compile": job_id, "data": key}
         return self._submit("inference", tower, options, prepare, facts, after=job_id)
-
-    def _wait(self, ticket: Ticket, what: str) -> None:
-        began = time.monotonic()
-        while not (status := self.service.status(ticket.job_id)).finished:
-            waited = time.monotonic() - began
-            if self.timeout_s is not None and waited >= self.timeout_s:
-                raise JobRunningError(
-                    f"{what} is not done after {waited:.0f} s ({status.code}). It goes on: collect it later. "
-                    f"Job {ticket.job_id}, see {ticket.url}"
-                )
-            time.sleep(self.poll_s)
-        if not status.success:
-            raise self._jobs.failure(ticket, what, status.message)
-
-    def _profile(self, reference: ProfileReference) -> Profile:
-        ticket = reference.ticket
-        job = self.service.job(ticket.job_id)
-        raw = self.service.call(f"fetch the profile {ticket.job_id}", job.download_profile)
-        service = {"AI Hub": job.hub_version} if job.hub_version else {}
-        return to_profile(
-            raw,
-            target=self.name,
-            device=reference.device,
-            versions={"qai-hub": version("qai-hub"), **ticket.versions, **service},
-            job_id=ticket.job_id,
-            url=ticket.url,
-        )
-
-    def _outputs(self, ticket: Ticket, what: str) -> dict[str, list[Any]]:
-        job, doing = self.service.job(ticket.job_id), f"fetch the outputs of {ticket.job_id}"
-        dataset = self.service.call(doing, job.get_output_dataset)
-        if dataset is None:
-            raise TargetError(f"{what} gave no outputs. Job {ticket.job_id}, see {ticket.url}")
-        if dataset.is_expired():
-            reason = "its outputs expired at the service"
-            raise self._jobs.failed(ticket, f"{what} is lost: {reason}.", reason, retry=True)
-        return dict(self.service.call(doing, dataset.download))
 
     def _compile_job(self, compiled: Compiled | CompileReference) -> str:
         if compiled.target != self.name:
