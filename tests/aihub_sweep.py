@@ -64,7 +64,14 @@ def _save(folder: Path, tower: str, nodes: list[Any], weights: dict[str, Any]) -
     )
 
 
-def export(name: str, weights: str, contract: str, text_length: int | None) -> str:
+def export(
+    name: str,
+    weights: str,
+    contract: str,
+    text_length: int | None,
+    rewrites: str = "none",
+    precision: str = "float",
+) -> str:
     """Both towers: the image pooled and projected, the ids projected."""
     folder = Path(os.environ[sweep_fakes.FOLDER]) / name
     if (folder / MANIFEST).exists():

@@ -11,58 +11,41 @@ import numpy as np
 from lpcvc_zoo.errors import TargetError
 from lpcvc_zoo.targets.aihub.source import Specs
 from lpcvc_zoo.targets.base import Array
+from lpcvc_zoo.targets.samples import columns, digest
 
 Columns = dict[str, list[Any]]  # name -> one array a sample
 
 
 def split(specs: Specs, inputs: Mapping[str, Array], what: str, *, narrow: bool) -> Columns:
-    """Cut a batch into samples of the compiled shapes.
+    """Cut a batch into samples of the compiled shapes, as ``targets.samples.columns``.
 
-    Each input has the compiled shape, or a longer batch axis: the one that is 1 in the compiled shape and
-    differs here (axis 1 of ``[2, N, 77]``). ``narrow``: the tower was compiled with 64-bit integers cut to
-    32 bits, so they are given as such. TargetError names a wrong input, shape or dtype.
+    ``narrow``: the tower was compiled with 64-bit integers cut to 32 bits, so they are given as such.
     """
-    if set(inputs) != set(specs):
-        raise TargetError(f"{what}: expected inputs {sorted(specs)}, got {sorted(inputs)}.")
-    columns: Columns = {}
-    for name, (shape, dtype) in specs.items():
-        array = np.asarray(inputs[name])
-        if str(array.dtype) != dtype:
-            raise TargetError(f"{what}, input {name!r}: expected dtype {dtype}, got {array.dtype}.")
-        if narrow and dtype == "int64":
-            array = _narrowed(array, f"{what}, input {name!r}")
-        columns[name] = _cut(array, shape, f"{what}, input {name!r}")
-    sizes = {name: len(column) for name, column in columns.items()}
-    if len(set(sizes.values())) != 1:
-        raise TargetError(f"{what}: inputs of one batch size expected, got {sizes}.")
-    return columns
-
-
-def chunks(columns: Columns, most_bytes: int) -> Iterator[Columns]:
-    """The samples in their order, in parts of at most ``most_bytes`` (one sample at least)."""
-    names = list(columns)
-    count = len(columns[names[0]])
-    sample_bytes = sum(columns[name][0].nbytes for name in names)
-    step = max(1, most_bytes // max(1, sample_bytes))
-    for begin in range(0, count, step):
-        yield {name: columns[name][begin : begin + step] for name in names}
-
-
-def digests(columns: Columns) -> list[str]:
-    """A hash of every sample: of names, dtypes, shapes and numbers."""
-    found: list[str] = []
-    for sample in zip(*columns.values(), strict=True):
-        digest = hashlib.sha256()
-        for name, array in zip(columns, sample, strict=True):
-            digest.update(f"{name} {array.dtype} {array.shape} ".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        found.append(digest.hexdigest())
+    found: Columns = columns(specs, inputs, what)
+    for name, column in found.items():
+        if narrow and specs[name][1] == "int64":
+            found[name] = [_narrowed(array, f"{what}, input {name!r}") for array in column]
     return found
 
 
-def dataset_key(columns: Columns) -> str:
+def chunks(samples: Columns, most_bytes: int) -> Iterator[Columns]:
+    """The samples in their order, in parts of at most ``most_bytes`` (one sample at least)."""
+    names = list(samples)
+    count = len(samples[names[0]])
+    sample_bytes = sum(samples[name][0].nbytes for name in names)
+    step = max(1, most_bytes // max(1, sample_bytes))
+    for begin in range(0, count, step):
+        yield {name: samples[name][begin : begin + step] for name in names}
+
+
+def digests(samples: Columns) -> list[str]:
+    """A hash of every sample."""
+    return [digest(dict(zip(samples, sample, strict=True))) for sample in zip(*samples.values(), strict=True)]
+
+
+def dataset_key(samples: Columns) -> str:
     """A hash of all samples in their order."""
-    return hashlib.sha256("\n".join(digests(columns)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(digests(samples)).encode()).hexdigest()
 
 
 def joined(
@@ -111,20 +94,3 @@ def _narrowed(array: Array, what: str) -> Array:
     if not np.array_equal(narrow, array):
         raise TargetError(f"{what}: compiled with 32-bit integers, but some numbers need 64 bits.")
     return narrow
-
-
-def _cut(array: Array, shape: tuple[int, ...], what: str) -> list[Array]:
-    problem = TargetError(
-        f"{what}: expected shape {list(shape)} or a longer batch axis, got {list(array.shape)}."
-    )
-    if array.ndim != len(shape) or array.size == 0:
-        raise problem
-    differing = [
-        axis for axis, (have, want) in enumerate(zip(array.shape, shape, strict=True)) if have != want
-    ]
-    if not differing:
-        return [np.ascontiguousarray(array)]
-    if len(differing) > 1 or shape[differing[0]] != 1:
-        raise problem
-    axis = differing[0]
-    return [np.ascontiguousarray(part) for part in np.split(array, array.shape[axis], axis=axis)]

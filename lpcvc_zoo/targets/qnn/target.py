@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from lpcvc_zoo.targets.qnn.build import (
 )
 from lpcvc_zoo.targets.qnn.child import Child
 from lpcvc_zoo.targets.qnn.devices import DEFAULT_DEVICE, find_device
-from lpcvc_zoo.targets.samples import split
+from lpcvc_zoo.targets.samples import digest, split
 
 NAME = "qnn"
 EXTRA = "qnn"
@@ -113,7 +112,7 @@ class QnnTarget:
         build, context = self._build(compiled)
         results: list[dict[str, Array]] = []
         for sample in split(build.inputs, inputs, f"{compiled.tower} tower"):
-            kept = context.parent / "samples" / f"{_digest(sample)}.npz"
+            kept = context.parent / "samples" / f"{digest(sample)}.npz"
             result = _read(kept)
             if result is None:
                 self._emulate(context, sample, kept)
@@ -200,15 +199,6 @@ def _existing(onnx_file: Path) -> Path:
     if not path.is_file():
         raise TargetError(f"{path} is missing: expected an exported tower. Export the model again.")
     return path
-
-
-def _digest(sample: dict[str, Array]) -> str:
-    """A hash of names, dtypes, shapes and numbers."""
-    digest = hashlib.sha256()
-    for name in sorted(sample):
-        digest.update(f"{name} {sample[name].dtype} {sample[name].shape} ".encode())
-        digest.update(np.ascontiguousarray(sample[name]).data)
-    return digest.hexdigest()
 
 
 def _read(kept: Path) -> dict[str, Array] | None:
