@@ -59,6 +59,10 @@ class DatasetError(ZooError):
     """A dataset that can't be read, or that has nothing to score."""
 
 
+class TrainingError(ZooError):
+    """A recipe that is wrong, data that must not be trained on, or a run that can't go on."""
+
+
 class LedgerError(ZooError):
     """The ledger of a sweep can't be opened, read or written."""
 

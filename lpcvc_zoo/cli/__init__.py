@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import lpcvc_zoo
-from lpcvc_zoo.cli import look, many, one
+from lpcvc_zoo.cli import learn, look, many, one
 from lpcvc_zoo.errors import ZooError
 
 app = typer.Typer(
@@ -43,7 +43,10 @@ def _root(
 
 
 app.command("list")(look.list_)
-for command in (look.show, look.fetch, one.export, one.profile, one.evaluate, many.sweep, many.report):
+COMMANDS = (
+    look.show, look.fetch, one.export, one.profile, one.evaluate, many.sweep, many.report, learn.train,
+)  # fmt: skip
+for command in COMMANDS:
     app.command()(command)
 
 
