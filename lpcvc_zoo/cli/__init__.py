@@ -44,7 +44,8 @@ def _root(
 
 app.command("list")(look.list_)
 COMMANDS = (
-    look.show, look.fetch, one.export, one.profile, one.evaluate, many.sweep, many.report, learn.train,
+    look.show, look.fetch, one.export, one.profile, one.evaluate, many.sweep, many.report,
+    learn.train, learn.soup,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

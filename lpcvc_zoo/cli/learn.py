@@ -10,9 +10,20 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from lpcvc_zoo import registry
-from lpcvc_zoo.cli.shared import AsJson, ContractName, Weights, out, print_json
+from lpcvc_zoo.cli.shared import (
+    AsJson,
+    ContractName,
+    ImageSize,
+    Name,
+    TextLength,
+    Weights,
+    out,
+    print_json,
+    table,
+)
 
 _STOPPED = 130  # what a shell expects of a command that Ctrl-C ended
 
@@ -99,3 +110,49 @@ def _workers(asked: int | None, device: str) -> int:
 
     uses_gpu = device != "cpu" and torch.cuda.is_available()
     return min(8, os.cpu_count() or 1) if uses_gpu else 0
+
+
+def soup(
+    name: Name,
+    checkpoints: Annotated[list[Path], typer.Argument(help="Fine-tuned from the same start; two or more.")],
+    validation: Annotated[str, typer.Option(help="What to choose by; never a test set.")],
+    path: Annotated[Path, typer.Option("--out", help="File of the average (.safetensors).")],
+    method: Annotated[
+        str, typer.Option(help="greedy: add each if recall does not fall; or uniform: all.")
+    ] = "greedy",
+    contract: ContractName = "lpcvc2026",
+    image_size: ImageSize = None,
+    text_length: TextLength = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Average checkpoints of one model into one, chosen on a validation set."""
+    registry.get_entry(name)
+    if method not in ("greedy", "uniform"):
+        raise typer.BadParameter(f"--method {method}: expected greedy or uniform.")
+    from lpcvc_zoo.training.distributed import device_of
+    from lpcvc_zoo.training.soup import soup as cook
+
+    with out.status("tasting"):
+        made = cook(
+            name,
+            checkpoints,
+            validation,
+            path,
+            method="greedy" if method == "greedy" else "uniform",
+            contract=contract,
+            image_size=image_size,
+            text_length=text_length,
+            device=device_of(device),
+            workers=_workers(None, device),
+        )
+    if as_json:
+        print_json(made.model_dump(mode="json"))
+        return
+    shown = table(">recall", "95 % interval", "checkpoints")
+    for item in made.tried:
+        mark = " (chosen)" if item == made.chosen else ""
+        interval = f"{item.recall.low:.4f} to {item.recall.high:.4f}"
+        shown.add_row(f"{item.recall.value:.4f}", interval, escape(" + ".join(item.checkpoints) + mark))
+    out.print(shown)
+    out.print(f"{path}: {made.metric}", highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ from lpcvc_zoo.contract import Contract
 from lpcvc_zoo.training.augment import Augmenter, resized
 from lpcvc_zoo.training.parts import Parts
 from lpcvc_zoo.training.sources import TrainingData, load_image
-from lpcvc_zoo.training.texts import TextPool
+from lpcvc_zoo.training.texts import TextPool, TowerIds
 
 Key = tuple[int, int]  # epoch, and the place of an image (of a text, where only texts are trained on)
 
@@ -104,7 +104,7 @@ class Samples(Dataset[Batch]):
     siblings: int
     pool: TextPool
     pixels: Parts | None
-    ids: NDArray[np.int32] | None
+    ids: TowerIds | None
     with_images: bool
 
     def __len__(self) -> int:
@@ -112,9 +112,9 @@ class Samples(Dataset[Batch]):
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         if not self.with_images:
-            places = torch.from_numpy(self.choices[[item for _, item in keys]]).unsqueeze(1)
+            places = self.choices[[item for _, item in keys]][:, None]
             assert self.ids is not None
-            return Batch(text_index=places, ids=torch.from_numpy(self.ids[places.numpy()]))
+            return Batch(text_index=torch.from_numpy(places), ids=self.ids.of(places))
         drawn = [self._draw(*key) for key in keys]
         batch = Batch(
             image_index=torch.tensor([image for image, _, _, _ in drawn]),
@@ -122,11 +122,11 @@ class Samples(Dataset[Batch]):
         )
         if self.ids is not None:
             texts = np.stack([texts for _, _, texts, _ in drawn])
-            batch.text_index, batch.ids = torch.from_numpy(texts), torch.from_numpy(self.ids[texts])
+            batch.text_index, batch.ids = torch.from_numpy(texts), self.ids.of(texts)
             if self.pool.negatives.shape[1]:
                 wrong = np.stack([wrong for _, _, _, wrong in drawn])
                 batch.negative_index = torch.from_numpy(wrong)
-                batch.negative_ids = torch.from_numpy(self.ids[wrong])
+                batch.negative_ids = self.ids.of(wrong)
         return batch
 
     def _draw(self, epoch: int, item: int) -> tuple[int, Tensor, NDArray[np.int64], NDArray[np.int64]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from lpcvc_zoo.data import PHOTOS
 from lpcvc_zoo.errors import TrainingError
@@ -75,16 +77,11 @@ def manifest(data: TrainingData, hashes: Iterable[str]) -> str:
 
 
 def _same_picture(image: ImageRef) -> bool:
-    if not isinstance(image, Path):
-        size = load_image(image).size
-    else:
-        from PIL import Image
-
-        try:
-            with Image.open(image) as opened:
-                size = opened.size
-        except OSError:
-            return False  # reading it later says what is wrong with it
+    try:
+        with Image.open(image if isinstance(image, Path) else io.BytesIO(image.read())) as opened:
+            size = opened.size
+    except OSError:
+        return False  # reading it later says what is wrong with it
     alike = _photos_by_size().get(size, [])
     if not alike:
         return False

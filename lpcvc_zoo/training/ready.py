@@ -91,7 +91,7 @@ def made_ready(
             )  # fmt: skip
     ids = None
     if "text" in recipe.towers:
-        ids = tower_ids(pool.texts, model.contract, model.text_encoder.adapter)
+        ids = tower_ids(pool.texts, model)
     samples = Samples(
         data, choices, Augmenter(recipe.augment), model.contract, recipe.seed, size,
         model.preprocessing.interpolation, recipe.data.siblings, pool, pixels,

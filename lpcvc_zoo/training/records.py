@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from lpcvc_zoo.files import write_text, written_whole
 
 STEPS, EPOCHS, CURVE = "steps.csv", "epochs.csv", "curve.png"
+_SECONDS_BETWEEN_PICTURES = 30.0
 Row = Mapping[str, float | int | str]
 
 
@@ -58,7 +60,7 @@ class Records:
     """Both tables, TensorBoard's events where it is installed, and the picture."""
 
     def __init__(self, folder: Path, at_step: int) -> None:
-        self.folder = folder
+        self.folder, self._drawn = folder, 0.0
         self.steps, self.epochs = Table(folder / STEPS, at_step), Table(folder / EPOCHS, at_step)
         self.board: Any = None
         if importlib.util.find_spec("tensorboard") is not None:
@@ -74,13 +76,17 @@ class Records:
     def epoch(self, row: Row) -> None:
         self.epochs.add(row)
         self._show(row, "validation")
-        self.draw()
+        if time.monotonic() - self._drawn > _SECONDS_BETWEEN_PICTURES:
+            self.draw()
 
     def draw(self) -> None:
         """The learning curve: loss over steps, recall with its interval and chance over the same."""
         draw_curve(self.folder / CURVE, self.steps, self.epochs)
+        self._drawn = time.monotonic()
 
     def close(self) -> None:
+        if self.steps.rows:
+            self.draw()
         if self.board is not None:
             self.board.close()
 

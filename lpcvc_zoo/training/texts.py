@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lpcvc_zoo.contract import Contract
-from lpcvc_zoo.ingraph import TextAdapter
+from lpcvc_zoo.model import DualEncoder
 from lpcvc_zoo.retrieval.records import text_key
 from lpcvc_zoo.training.words import false_texts, mirrored, names_direction
 
@@ -53,12 +52,32 @@ def text_pool(texts: tuple[str, ...], *, mirror: bool, negatives: int) -> TextPo
     return TextPool(tuple(everything), len(texts), directional, mirrors, wrong)
 
 
+@dataclass(frozen=True)
+class TowerIds:
+    """Ids int32 ``[N, length]`` as the tower gets them: the contract's own, through the graph's adapter.
+
+    ``lengths`` ``[N]`` counts the tokens up to the end of text; None where pads make a difference.
+    """
+
+    ids: NDArray[np.int32]
+    lengths: NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def of(self, places: NDArray[np.int64]) -> torch.Tensor:
+        """``[*places, L]``: for causal towers cut where the longest of them ends, which changes nothing."""
+        longest = self.ids.shape[1] if self.lengths is None else int(self.lengths[places].max())
+        return torch.from_numpy(self.ids[places, :longest])
+
+
 @torch.inference_mode()
-def tower_ids(texts: tuple[str, ...], contract: Contract, adapter: TextAdapter) -> NDArray[np.int32]:
-    """Ids int32 ``[N, length]`` as the tower gets them: the contract's own, through the graph's adapter."""
+def tower_ids(texts: tuple[str, ...], model: DualEncoder) -> TowerIds:
+    """The ids of these texts for a model under its contract."""
+    adapter, spec = model.text_encoder.adapter.cpu(), model.entry.text
     parts = [
-        adapter(torch.from_numpy(contract.prepare_text(texts[begin : begin + _AT_ONCE]))).numpy()
+        adapter(torch.from_numpy(model.contract.prepare_text(texts[begin : begin + _AT_ONCE]))).numpy()
         for begin in range(0, len(texts), _AT_ONCE)
     ]
-    result: NDArray[np.int32] = np.concatenate(parts).astype(np.int32, copy=False)
-    return result
+    ids: NDArray[np.int32] = np.concatenate(parts).astype(np.int32, copy=False)
+    return TowerIds(ids, (ids == spec.eot_id).argmax(axis=1) + 1 if spec.causal else None)

@@ -44,7 +44,7 @@ class Validation:
         self.pixels = cached_pixels(
             data.images, model, model.entry.image_size, device=device, workers=workers, done=done
         )
-        self.ids = tower_ids(data.texts, model.contract, model.text_encoder.adapter.cpu())
+        self.ids = tower_ids(data.texts, model)
         self.adapter = CachedPixelAdapter(model.image_encoder.adapter, model.contract.image.high)
 
     @property
@@ -63,7 +63,7 @@ class Validation:
             lambda part: towers.image(adapter(torch.from_numpy(self.pixels.rows(part)).to(self.device))),
         )
         texts = self._embedded(
-            len(self.ids), lambda part: towers.text(torch.from_numpy(self.ids[part]).to(self.device))
+            len(self.ids), lambda part: towers.text(self.ids.of(np.array(part)).to(self.device))
         )
         for part, was in zip(towers.modules(), training, strict=True):
             part.training = was

@@ -49,6 +49,17 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return _stripped(tensors)
 
 
+def read_facts(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself (its ``__metadata__``); empty for other kinds and for none."""
+    from safetensors import safe_open
+
+    if kind_of(path) != "safetensors":
+        return {}
+    with safe_open(path, framework="pt") as file:
+        facts: dict[str, str] = file.metadata() or {}
+    return facts
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
