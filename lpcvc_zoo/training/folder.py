@@ -25,20 +25,20 @@ class RunFolder:
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path = path
+        self.has_begun = (path / STATE).is_file()  # before its first state, a run has nothing to lose
         written = path / RECIPE
-        if written.is_file():
-            changed = differences(written.read_text(encoding="utf-8"), recipe)
-            if changed:
-                raise TrainingError(
-                    f"{path} holds a run of another recipe. Go on with the same, or name another --out:\n  "
-                    + "\n  ".join(changed)
-                )
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not written.is_file() and (not path.is_dir() or any(path.iterdir())):
             raise TrainingError(f"{path} is not empty and holds no run. Name another folder with --out.")
+        changed = differences(written.read_text(encoding="utf-8"), recipe) if self.has_begun else []
+        if changed:
+            raise TrainingError(
+                f"{path} holds a run of another recipe. Go on with the same, or name another --out:\n  "
+                + "\n  ".join(changed)
+            )
 
     def begin(self, recipe: Recipe) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / RECIPE).is_file():
+        if not self.has_begun:
             write_text(self.path / RECIPE, recipe.model_dump_json(indent=2) + "\n")
 
     def save_state(self, state: dict[str, Any]) -> None:
