@@ -52,7 +52,7 @@ def recipe(data: Path, /, **fields: Any) -> Recipe:
     return checked(document, "test")
 
 
-def written(path: Path, data: Path, **fields: Any) -> Path:
+def written(path: Path, data: Path, /, **fields: Any) -> Path:
     """The recipe as a TOML file: inline tables, and plain values as JSON has them."""
     given = recipe(data, **fields).model_dump(mode="json", exclude_unset=True)
     path.write_text("".join(f"{key} = {toml(value)}\n" for key, value in given.items()))
