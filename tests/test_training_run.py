@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_tiny import NAME, drawings, register, start
+from training_tiny import NAME, NORMED, drawings, register, start
 
 from lpcvc_zoo import build
 from lpcvc_zoo.cli import main
@@ -65,6 +65,20 @@ def toml(value: Any) -> str:
     return "[" + ", ".join(map(toml, value)) + "]" if isinstance(value, list) else json.dumps(value)
 
 
+def stopping(patch: pytest.MonkeyPatch, *, after: int) -> None:
+    """Let a run take so many steps, then end it as abruptly as an exception can."""
+    step, left = Stepper.step, after
+
+    def failing(self: Stepper, batch: Any) -> dict[str, float]:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ConnectionError("the power is gone")
+        return step(self, batch)
+
+    patch.setattr(Stepper, "step", failing)
+
+
 def losses(folder: Path) -> list[float]:
     with (folder / "steps.csv").open() as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
@@ -105,6 +119,20 @@ def test_a_run_learns_and_its_checkpoint_builds_and_scores_as_validated(data, tm
     assert (tmp_path / "run" / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_tensorboard_shows_every_step_once_also_after_a_stop(data, tmp_path, monkeypatch) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    stopping(monkeypatch, after=5)
+    chosen = recipe(data, epochs=4)
+    with pytest.raises(ConnectionError):
+        train(chosen, tmp_path / "run", save_steps=3)
+    monkeypatch.undo()
+    train(chosen, tmp_path / "run")
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [*range(1, 9)]
+    assert [event.step for event in events.Scalars("validation/recall")] == [2, 4, 6, 8]
+    assert len(losses(tmp_path / "run")) == 8
+
+
 def test_the_recall_of_an_epoch_is_what_evaluate_gives(data, tmp_path) -> None:
     """A validation set of its own, so that the same set can be scored by the other road."""
     held_out = drawings(tmp_path / "held_out", 12, seed=1)
@@ -119,7 +147,8 @@ def test_the_recall_of_an_epoch_is_what_evaluate_gives(data, tmp_path) -> None:
     [
         pytest.param({}, id="plain"),
         pytest.param(
-            {"optimiser": {"lr": 0.01, "ema": 0.9, "layer_decay": 0.8}, "accumulate": 2}, id="averaged"
+            {"model": NORMED, "optimiser": {"lr": 0.01, "ema": 0.9, "layer_decay": 0.8}, "accumulate": 2},
+            id="norms, dropout, average, parts",
         ),
     ],
 )
@@ -128,23 +157,13 @@ def test_a_run_stopped_anywhere_and_resumed_is_the_undisturbed_one_bit_for_bit(
 ) -> None:
     chosen = recipe(data, **fields)
     train(chosen, tmp_path / "whole")
-    step = Stepper.step
-    left = 0
-
-    def failing(self: Any, batch: Any) -> dict[str, float]:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise ConnectionError("the power is gone")
-        return step(self, batch)
-
-    monkeypatch.setattr(Stepper, "step", failing)
-    for allowed in (3, 1, 2, 100):  # steps until it is gone again; saved after each one
-        left = allowed
-        try:
-            train(chosen, tmp_path / "torn", save_steps=1)
-        except ConnectionError:
-            assert allowed < 100
+    for allowed in (3, 1, 2, 100):  # steps until the power is gone again; saved after each one
+        with monkeypatch.context() as patch:
+            stopping(patch, after=allowed)
+            try:
+                train(chosen, tmp_path / "torn", save_steps=1)
+            except ConnectionError:
+                assert allowed < 100
     assert_same_run(tmp_path / "whole", tmp_path / "torn")
 
 
@@ -201,6 +220,12 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(data, tmp_path) -> None
         train(recipe(data, epochs=1, accumulate=parts), tmp_path / str(parts))
     assert losses(tmp_path / "4") == pytest.approx(losses(tmp_path / "1"), rel=1e-5)
     assert losses(tmp_path / "1")[0] != losses(tmp_path / "1")[1]
+
+
+def test_parts_of_a_batch_count_once_for_batch_norm(data, tmp_path) -> None:
+    result = train(recipe(data, model=NORMED, epochs=2, accumulate=2), tmp_path / "run")
+    counted = weights(tmp_path / "run")["image.1.num_batches_tracked"]
+    assert int(counted) == 2 * result["steps"]
 
 
 def test_workers_make_the_same_batches(data, tmp_path) -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tiny import tiny_entry
+from tiny import make_towers, tiny_entry
+from torch import nn
 
 from lpcvc_zoo import registry
 from lpcvc_zoo.entry import TextSpec
+from lpcvc_zoo.model import Towers
 
 TESTS = Path(__file__).parent
-NAME = "tiny"
+NAME, NORMED = "tiny", "tiny_normed"
 COLOURS = {
     "red": (200, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 200), "yellow": (220, 220, 40),
     "white": (240, 240, 240), "black": (10, 10, 10),
@@ -24,9 +26,18 @@ PAIRS = [(box, ground) for box in COLOURS for ground in COLOURS if box != ground
 
 
 def register() -> None:
-    """Add the tiny entry to the registry of this process."""
-    found = registry._found()
-    found.entries.setdefault(NAME, tiny_entry(NAME, text=TextSpec(causal=False)))
+    """Add the tiny entries to the registry of this process."""
+    entries, text = registry._found().entries, TextSpec(causal=False)
+    entries.setdefault(NAME, tiny_entry(NAME, text=text))
+    entries.setdefault(NORMED, tiny_entry(NORMED, text=text, make=normed_towers))
+
+
+def normed_towers() -> Towers:
+    """The tiny towers with what makes training remember and draw: BatchNorm and dropout."""
+    towers = make_towers()
+    convolution, *rest = towers.image
+    towers.image = nn.Sequential(convolution, nn.BatchNorm2d(8), nn.Dropout(0.1), *rest)
+    return towers
 
 
 def drawings(folder: Path, count: int = 24, *, edge: int = 40, seed: int = 0) -> Path:

@@ -73,6 +73,8 @@ def _loop(run: Run, asked: Callable[[], bool], workers: int, save_steps: int) ->
         group.processes,
     )
     records = Records(run.folder.path, stepper.taken) if group.is_first else None
+    if records is not None and records.board is None:
+        run.progress.say("No events for TensorBoard: it needs pip install 'lpcvc-zoo[train]'.")
     every = max(1, run.steps // _LINES)
     began = time.monotonic()
     try:
