@@ -245,8 +245,11 @@ def test_a_frozen_tower_stays_as_it_was(data, tmp_path, frozen) -> None:
         assert all(old[name].equal(new[name]) for name in old) == (tower == frozen)
 
 
-def test_bfloat16_trains_and_its_weights_stay_float32(data, tmp_path) -> None:
-    train(recipe(data, epochs=1, precision="bfloat16"), tmp_path / "run")
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_trains_and_its_weights_stay_float32(data, tmp_path, precision) -> None:
+    chosen = recipe(data, epochs=6, precision=precision, augment={"crop": 1, "flip": "never"})
+    train(chosen, tmp_path / "run")
+    assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0]
     assert {tensor.dtype for tensor in weights(tmp_path / "run").values()} == {torch.float32}
 
 

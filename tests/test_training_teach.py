@@ -291,8 +291,21 @@ def test_every_weight_of_a_real_entry_is_trained_once_and_deeper_layers_learn_sl
     first, *_, last = trunk.parameters()
     assert rates[id(first)] < rates[id(last)] == 1
     assert rates[id(student.towers.logit_scale)] == 1
-    checkpoint_activations(student.towers.text, "text")
-    assert student.towers.text.transformer.grad_checkpointing
+
+
+def test_checkpointed_activations_give_the_same_gradients() -> None:
+    tower = build("efficientvit_m0_text_s", fuse=False).text_tower.train()
+    ids = torch.tensor([[49406, 320, 2368, 49407], [49406, 320, 1929, 49407]])
+    gradients = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            checkpoint_activations(tower, "text")
+            assert tower.transformer.grad_checkpointing
+        tower.zero_grad()
+        tower(ids).square().sum().backward()
+        gradients.append([item.grad.clone() for item in tower.parameters()])
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(again, plain)
     with pytest.raises(ContractError, match="timm or open_clip can checkpoint"):
         checkpoint_activations(torch.nn.Linear(1, 1), "tiny")
 

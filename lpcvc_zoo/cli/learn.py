@@ -86,6 +86,8 @@ def train(
             console=Console(stderr=True) if as_json else out,
         )
     except KeyboardInterrupt:
+        if os.environ.get("RANK", "0") != "0":
+            raise typer.Exit(_STOPPED) from None
         again = shlex.join(["lpcvc-zoo", *sys.argv[1:]])
         print(f"Stopped; the state is in {folder}. To go on, run the same again: {again}", file=sys.stderr)
         raise typer.Exit(_STOPPED) from None

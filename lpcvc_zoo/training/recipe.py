@@ -226,9 +226,6 @@ class Recipe(Facts):
         """Whether there is a validation set; with one tower alone, only if it is named."""
         return self.data.validation is not None or (self.needs_pairs and self.data.hold_out > 0)
 
-    def with_seed(self, seed: int | None) -> Recipe:
-        return self if seed is None else self.model_copy(update={"seed": seed})
-
 
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a TOML file; paths in it are as seen from the folder where the command is run.
