@@ -28,6 +28,7 @@ from lpcvc_zoo.training.texts import text_pool, tower_ids
 from lpcvc_zoo.training.words import false_texts, mirrored, names_direction
 
 CPU = torch.device("cpu")
+UNCHANGED = Augment(crop=1, flip="never", brightness=0, contrast=0, saturation=0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -230,7 +231,7 @@ def _towers(model):
 @pytest.mark.parametrize("cached", [False, True], ids=["whole road", "cached"])
 def test_a_batch_without_changes_is_what_the_device_gets(folder, cached) -> None:
     model = tiny_model("lpcvc2026_sample", text=TextSpec(pad_id=0, causal=False))
-    samples = made_samples(folder, model, Augment.none(), cached=cached)
+    samples = made_samples(folder, model, UNCHANGED, cached=cached)
     batch = samples.__getitems__([(0, 4), (7, 2)])
     data = samples.data
     assert batch.image_index.tolist() == [4, 2]
@@ -305,9 +306,9 @@ def test_siblings_are_different_texts_of_their_image_and_false_texts_are_none_of
 
 
 def test_a_flipped_image_gets_texts_with_left_and_right_exchanged(folder) -> None:
-    always = Augment.none().model_copy(update={"flip": "swap_words"})
+    always = UNCHANGED.model_copy(update={"flip": "swap_words"})
     samples = made_samples(folder, tiny_model("lpcvc2026_sample"), always, siblings=2)
-    plain = made_samples(folder, tiny_model("lpcvc2026_sample"), Augment.none(), siblings=2)
+    plain = made_samples(folder, tiny_model("lpcvc2026_sample"), UNCHANGED, siblings=2)
     seen = set()
     for epoch in range(8):
         key = (epoch, 5)

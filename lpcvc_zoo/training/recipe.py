@@ -14,10 +14,8 @@ from lpcvc_zoo.entry import Facts
 from lpcvc_zoo.errors import TrainingError, UnknownNameError
 from lpcvc_zoo.registry import get_entry
 
-# Losses that compare images with texts, those that need pairs and a teacher, and those for each tower alone.
-CONTRASTIVE = ("clip", "siglip", "negatives")
-ACROSS = ("affinity", "interactive")
-WITHIN = ("feature", "relational")
+CONTRASTIVE = ("clip", "siglip", "negatives")  # without a teacher
+WITHIN = ("feature", "relational")  # of each tower alone; all others need both
 LossKind = Literal["clip", "siglip", "negatives", "affinity", "interactive", "feature", "relational"]
 
 
@@ -89,10 +87,6 @@ class Augment(Facts):
     rotate: float = Field(default=0.0, ge=0, le=30)
     blur: float = Field(default=0.0, ge=0, le=1)
     noise: float = Field(default=0.0, ge=0, le=1)
-
-    @classmethod
-    def none(cls) -> Augment:
-        return cls(crop=1, flip="never", brightness=0, contrast=0, saturation=0)
 
 
 class Loss(Facts):
