@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
+import re
 import signal
 import subprocess
+import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from lpcvc_zoo import build
 from lpcvc_zoo.cli import main
 from lpcvc_zoo.errors import TrainingError, WeightsError
 from lpcvc_zoo.retrieval.evaluate import evaluate
+from lpcvc_zoo.training.defaults import recipe_for
 from lpcvc_zoo.training.recipe import Recipe, checked, read_recipe
 from lpcvc_zoo.training.run import train
 from lpcvc_zoo.training.steps import Stepper
@@ -320,6 +323,42 @@ def test_the_command_trains_on_a_coco_tree_and_says_how_to_score(tmp_path, capsy
     )
 
 
+def test_defaults_suit_the_data(data, tmp_path) -> None:
+    for part, count in (("train", 12), ("val", 4)):
+        drawings(tmp_path / "split" / part, count)
+    make = partial(recipe_for, NAME, pretrained=None, contract=SAMPLE, validation=None)
+    split, plain = make(str(tmp_path / "split")), make(str(data))
+    assert split.data.validation is not None
+    assert split.data.validation.path.endswith("val")
+    assert split.batch_size == 2  # at least four steps an epoch
+    assert (plain.data.validation, plain.data.hold_out, plain.batch_size) == (None, 0.2, 4)
+    held_out = str(tmp_path / "split" / "val")
+    named = recipe_for(NAME, str(data), pretrained="x.pt", contract=SAMPLE, validation=held_out)
+    assert named.data.validation is not None
+    assert named.data.validation.path == held_out
+    assert named.optimiser.lr < plain.optimiser.lr  # fine-tuning
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([NAME], "name a folder of captioned images"),
+        (["recipe.toml", "--data", "x"], "change them in the file"),
+        (["tini", "--data", "x"], "Did you mean 'tiny'"),
+        (["recipe.toml"], r"recipe.toml can't be read"),
+        ([NAME, "--data", "nowhere/"], "does not exist"),
+        ([NAME, "--data", "photos"], "bundled benchmark"),
+    ],
+)
+def test_a_wrong_command_says_what_to_do(tmp_path, monkeypatch, capsys, arguments, complaint) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *arguments, "--out", str(tmp_path / "run")])
+    assert ended.value.code in (1, 2)
+    assert re.search(complaint, " ".join(capsys.readouterr().err.replace("│", " ").split()))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "last.safetensors"])
 def test_a_checkpoint_brings_the_pixels_that_it_was_trained_with(data, tmp_path, name) -> None:
     from safetensors import safe_open
@@ -339,8 +378,7 @@ def test_a_checkpoint_brings_the_pixels_that_it_was_trained_with(data, tmp_path,
         build(NAME, pretrained=tmp_path / "broken.safetensors", contract=SAMPLE)
 
 
-@pytest.mark.skipif("PYTEST_XDIST_WORKER" in os.environ, reason="counts this process's own threads")
 def test_looking_at_recipes_imports_no_torch() -> None:
     code = "import sys, lpcvc_zoo.training.recipe; print('torch' in sys.modules)"
-    said = subprocess.run([os.sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "False"

@@ -238,7 +238,7 @@ def test_an_untrained_teacher_is_refused(data, tmp_path) -> None:
 # Single towers
 
 
-def test_a_text_tower_learns_from_texts_alone(teacher, tmp_path) -> None:
+def test_a_text_tower_learns_from_texts_alone(data, teacher, tmp_path) -> None:
     random = np.random.default_rng(0)
     words = ["red", "blue", "small", "large", "cup", "dog", "car", "on", "under", "table"]
     lines = [" ".join(random.choice(words, 4)) for _ in range(64)]
@@ -248,8 +248,9 @@ def test_a_text_tower_learns_from_texts_alone(teacher, tmp_path) -> None:
         "teachers": [{"name": "t", "model": NAME, "pretrained": str(teacher)}],
         "data": {"texts": str(tmp_path / "texts.txt")},
     }
-    result = train(recipe(tmp_path, epochs=8, **fields), tmp_path / "run")
-    assert "recall" not in result
+    assert "recall" not in train(recipe(tmp_path, epochs=8, **fields), tmp_path / "run")
+    fields["data"] = {"texts": str(tmp_path / "texts.txt"), "validation": str(data)}
+    assert "recall" in train(recipe(tmp_path, epochs=1, **fields), tmp_path / "validated")
     student = build(NAME, pretrained=tmp_path / "run" / "model.safetensors", contract=SAMPLE)
     untrained = build(NAME, contract=SAMPLE)
     taught = build(NAME, pretrained=teacher, contract=SAMPLE)

@@ -106,6 +106,7 @@ def made_ready(
         f"{recipe.model}: {len(choices)} {'images' if with_images else 'texts'}, {run.steps} steps in "
         f"{recipe.epochs} epochs on {device}"
         + (f", validated on {len(held_out.images)} images" if held_out else ", not validated")
+        + (f"; stops after {recipe.patience} epochs without a better recall" if recipe.patience else "")
         + (f"; going on from step {stepper.taken}" if stepper.taken else "")
     )
     return run
