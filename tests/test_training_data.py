@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import tiny_model
-from training_tiny import COLOURS, NAME, drawings, register
+from training_tiny import COLOURS, NAME, drawings, registered
 
 from lpcvc_zoo.data import PHOTOS
 from lpcvc_zoo.entry import TextSpec
@@ -33,8 +33,7 @@ UNCHANGED = Augment(crop=1, flip="never", brightness=0, contrast=0, saturation=0
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory):
-    register()
-    with pytest.MonkeyPatch.context() as patch:
+    with registered(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("LPCVC_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
-from training_tiny import NAME, drawings, register
+from training_tiny import NAME, drawings, registered
 
 from lpcvc_zoo import build
 from lpcvc_zoo.cli import main
@@ -35,8 +35,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory):
-    register()
-    with pytest.MonkeyPatch.context() as patch:
+    with registered(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("LPCVC_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +27,16 @@ COLOURS = {
 PAIRS = [(box, ground) for box in COLOURS for ground in COLOURS if box != ground]
 
 
-def register() -> None:
-    """Add the tiny entries to the registry of this process."""
+@contextmanager
+def registered() -> Iterator[None]:
+    """The tiny entries in the registry of this process while the block runs."""
     entries, text = registry._found().entries, TextSpec(causal=False)
-    entries.setdefault(NAME, tiny_entry(NAME, text=text))
-    entries.setdefault(NORMED, tiny_entry(NORMED, text=text, make=normed_towers))
+    entries[NAME] = tiny_entry(NAME, text=text)
+    entries[NORMED] = tiny_entry(NORMED, text=text, make=normed_towers)
+    try:
+        yield
+    finally:
+        del entries[NAME], entries[NORMED]
 
 
 def normed_towers() -> Towers:
@@ -85,5 +92,5 @@ def start(cache: Path, *arguments: str, processes: int = 1) -> subprocess.Popen[
 if __name__ == "__main__":
     from lpcvc_zoo.cli import main
 
-    register()
-    main()
+    with registered():
+        main()

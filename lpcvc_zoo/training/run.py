@@ -15,13 +15,13 @@ from rich.console import Console
 from lpcvc_zoo.files import sha256_of
 from lpcvc_zoo.retrieval.metrics import Recall
 from lpcvc_zoo.training.batches import Order, loader
+from lpcvc_zoo.training.checkpoint import facts_of, save_towers
 from lpcvc_zoo.training.distributed import device_of, joined
 from lpcvc_zoo.training.folder import BEST, LAST, RunFolder
 from lpcvc_zoo.training.progress import RunProgress
 from lpcvc_zoo.training.ready import Run, Standing, made_ready
 from lpcvc_zoo.training.recipe import Recipe
 from lpcvc_zoo.training.records import Records
-from lpcvc_zoo.training.student import facts_of, save_towers
 
 _LINES = 2000  # of a run's table of steps, at most
 
@@ -148,7 +148,8 @@ def _save(run: Run) -> None:
 def _keep(run: Run, name: str, recall: Recall | None, epoch: int) -> None:
     """A checkpoint of the towers as they are now, with what is known of them."""
     more = {} if recall is None else {"validation": recall.model_dump(mode="json")}
-    facts = facts_of(run.stepper.student, epoch=epoch, data=run.fingerprint, **more)
+    model = run.stepper.student.model
+    facts = facts_of(model, started_from=model.weights, epoch=epoch, data=run.fingerprint, **more)
     save_towers(run.stepper.result, run.folder.path / name, facts)
 
 

@@ -18,10 +18,10 @@ from lpcvc_zoo.model import DualEncoder, Towers
 from lpcvc_zoo.registry import build
 from lpcvc_zoo.retrieval.metrics import Recall
 from lpcvc_zoo.training import guard
+from lpcvc_zoo.training.checkpoint import facts_of, save_towers
 from lpcvc_zoo.training.pixels import Done
 from lpcvc_zoo.training.recipe import Source
 from lpcvc_zoo.training.sources import read_validation
-from lpcvc_zoo.training.student import save_towers
 from lpcvc_zoo.training.validate import Validation
 
 Method = Literal["uniform", "greedy"]
@@ -118,13 +118,7 @@ def soup(
     else:
         chosen = _greedy(kitchen, tried)
     result = Soup(method=method, metric=judge.label, chosen=chosen, tried=tuple(tried))
-    facts = {
-        "format": "pt",
-        "entry": model.entry.name,
-        "contract": contract,
-        "preprocessing": model.preprocessing.model_dump_json(),
-        "soup": result.model_dump_json(),
-    }
+    facts = facts_of(model, soup=result.model_dump(mode="json"))
     save_towers(kitchen.towers(chosen.checkpoints), Path(out), facts)
     return result
 

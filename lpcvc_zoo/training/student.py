@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +11,6 @@ from torch import Tensor, nn
 
 from lpcvc_zoo.contract import TOWERS, Tower
 from lpcvc_zoo.errors import ContractError, TrainingError
-from lpcvc_zoo.files import written_whole
 from lpcvc_zoo.fuse import is_reparameterised
 from lpcvc_zoo.model import DualEncoder, Towers, unit_length
 from lpcvc_zoo.registry import build
@@ -151,32 +148,6 @@ def unseen(module: nn.Module) -> Iterator[None]:
     finally:
         for norm, (momentum, counter) in zip(norms, before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, counter
-
-
-def save_towers(towers: Towers, path: Path, facts: dict[str, str]) -> None:
-    """The towers as ``build(name, pretrained=path)`` takes them: safetensors in this library's layout."""
-    from safetensors.torch import save_file
-
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in towers.state_dict().items()}
-    with written_whole(path) as temporary:
-        save_file(tensors, temporary, metadata=facts)
-
-
-def facts_of(student: Student, **more: object) -> dict[str, str]:
-    """What a saved checkpoint says of itself: strings, as safetensors wants them."""
-    recipe = student.recipe
-    facts = {
-        "format": "pt",
-        "entry": student.model.entry.name,
-        "image_size": str(student.model.entry.image_size),
-        "text_length": str(student.model.text_length),
-        "contract": recipe.contract,
-        "started_from": student.model.weights,
-        "preprocessing": student.model.preprocessing.model_dump_json(),
-    }
-    return facts | {
-        name: value if isinstance(value, str) else json.dumps(value) for name, value in more.items()
-    }
 
 
 def concatenated(parts: Sequence[Embedded]) -> Embedded:

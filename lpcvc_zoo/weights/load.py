@@ -106,12 +106,12 @@ def _one(entry: Entry, source: bool | Source) -> Checkpoint:
         name, preprocessing = path.name, entry.preprocessing
     what = f"{name} for {entry.name}"
     tensors = to_own_names(read_tensors(path), what=what)
-    own = read_facts(path).get("preprocessing") if record is None else None
+    own = None if record is not None else read_facts(path).get("preprocessing")
     if own is not None:
         try:
-            preprocessing = Preprocessing.model_validate_json(own)
+            preprocessing = Preprocessing.model_validate(own)
         except ValidationError:
-            raise WeightsError(f"{what} says of its preprocessing {own!r}, which can't be used.") from None
+            raise WeightsError(f"{what} was trained with the preprocessing {own}, which is none.") from None
     return Checkpoint(tensors, preprocessing, f"{name}@{sha_of(path)}", what)
 
 
