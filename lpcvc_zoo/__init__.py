@@ -28,6 +28,8 @@ _WHERE = {
     "evaluate": "lpcvc_zoo.retrieval.evaluate",
     "load_dataset": "lpcvc_zoo.retrieval.datasets",
     "recall_at_k": "lpcvc_zoo.retrieval.metrics",
+    "Recipe": "lpcvc_zoo.training.recipe",
+    "train": "lpcvc_zoo.training.run",
     "ZooError": "lpcvc_zoo.errors",
 }
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "Entry",
     "Preprocessing",
     "Pretrained",
+    "Recipe",
     "TextSpec",
     "Towers",
     "ZooError",
@@ -50,6 +53,7 @@ __all__ = [
     "load_artifact",
     "load_dataset",
     "recall_at_k",
+    "train",
 ]
 
 if TYPE_CHECKING:
@@ -64,6 +68,8 @@ if TYPE_CHECKING:
     from lpcvc_zoo.retrieval.datasets import load_dataset
     from lpcvc_zoo.retrieval.evaluate import evaluate
     from lpcvc_zoo.retrieval.metrics import recall_at_k
+    from lpcvc_zoo.training.recipe import Recipe
+    from lpcvc_zoo.training.run import train
 
 
 def __getattr__(name: str) -> Any:

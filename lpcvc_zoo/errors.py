@@ -63,6 +63,10 @@ class SubmissionError(ZooError):
     """Something that can't be handed in, or a bundle that can't be written."""
 
 
+class TrainingError(ZooError):
+    """A recipe that is wrong, data that must not be trained on, or a run that can't go on."""
+
+
 class LedgerError(ZooError):
     """The ledger of a sweep can't be opened, read or written."""
 

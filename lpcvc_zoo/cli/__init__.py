@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import lpcvc_zoo
-from lpcvc_zoo.cli import adopt, hand_in, lint, look, many, one, quantize, remote
+from lpcvc_zoo.cli import adopt, hand_in, learn, lint, look, many, one, quantize, remote
 from lpcvc_zoo.errors import ZooError
 
 app = typer.Typer(
@@ -43,22 +43,12 @@ def _root(
 
 
 app.command("list")(look.list_)
-for command in (
-    look.show,
-    look.fetch,
-    one.export,
-    adopt.adopt,
-    lint.lint,
-    quantize.quantize,
-    one.profile,
-    one.evaluate,
-    many.sweep,
-    many.report,
-    hand_in.submit,
-    hand_in.bundle,
-    remote.devices,
+COMMANDS = (
+    look.show, look.fetch, one.export, adopt.adopt, lint.lint, quantize.quantize, one.profile, one.evaluate,
+    many.sweep, many.report, learn.train, learn.soup, hand_in.submit, hand_in.bundle, remote.devices,
     remote.doctor,
-):
+)  # fmt: skip
+for command in COMMANDS:
     app.command()(command)
 
 

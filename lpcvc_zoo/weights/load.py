@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from lpcvc_zoo.entry import Entry, Preprocessing, Pretrained
 from lpcvc_zoo.errors import WeightsError
 from lpcvc_zoo.weights.fetch import fetch, fetch_hub, sha_of
@@ -72,8 +74,8 @@ class Checkpoint:
 def load(entry: Entry, choice: Choice) -> Checkpoint:
     """The weights that ``choice`` names, fetched if need be, verified, read and renamed for ``entry``.
 
-    A published tag brings its own preprocessing, everything else the entry's. A licence that restricts
-    use is logged as a warning, once per process.
+    A published tag brings its own preprocessing, and so does a file that ``lpcvc-zoo train`` wrote;
+    everything else has the entry's. A licence that restricts use is logged as a warning, once per process.
 
     UnknownNameError for a tag that the entry does not have. WeightsError where there is no such checkpoint,
     it can't be had or read, is in no known layout, or a soup's checkpoints are not alike.
@@ -91,7 +93,7 @@ def load(entry: Entry, choice: Choice) -> Checkpoint:
 
 def _one(entry: Entry, source: bool | Source) -> Checkpoint:
     from lpcvc_zoo.weights.layouts import to_own_names
-    from lpcvc_zoo.weights.read import read_tensors
+    from lpcvc_zoo.weights.read import read_facts, read_tensors
 
     record = record_of(entry, source)
     if record is not None:
@@ -104,6 +106,12 @@ def _one(entry: Entry, source: bool | Source) -> Checkpoint:
         name, preprocessing = path.name, entry.preprocessing
     what = f"{name} for {entry.name}"
     tensors = to_own_names(read_tensors(path), what=what)
+    own = None if record is not None else read_facts(path).get("preprocessing")
+    if own is not None:
+        try:
+            preprocessing = Preprocessing.model_validate(own)
+        except ValidationError:
+            raise WeightsError(f"{what} was trained with the preprocessing {own}, which is none.") from None
     return Checkpoint(tensors, preprocessing, f"{name}@{sha_of(path)}", what)
 
 

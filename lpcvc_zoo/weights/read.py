@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 import re
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 # the raw one: it is the one that papers evaluate.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module", "model_state_dict")
 MAX_WRAPPERS = 4  # one inside the other; a pickled dict may even hold itself
+FACTS = "lpcvc_zoo"  # the key of our own safetensors metadata
 PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 
 
@@ -47,6 +49,24 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if not tensors:
         raise WeightsError(f"{path} is a {kind} file that holds no tensor.")
     return _stripped(tensors)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a checkpoint of ``lpcvc-zoo train`` says of itself; empty for all other files.
+
+    WeightsError where that can't be read.
+    """
+    from safetensors import safe_open
+
+    if kind_of(path) != "safetensors":
+        return {}
+    with safe_open(path, framework="pt") as file:
+        written = (file.metadata() or {}).get(FACTS, "{}")
+    try:
+        facts: dict[str, Any] = dict(json.loads(written))
+    except (ValueError, TypeError):
+        raise WeightsError(f"{path} says of itself {written[:80]!r}, which can't be read.") from None
+    return facts
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

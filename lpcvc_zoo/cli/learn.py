@@ -1,0 +1,160 @@
+"""``train`` and ``soup``: models of your own."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from lpcvc_zoo import registry
+from lpcvc_zoo.cli.shared import (
+    AsJson,
+    ContractName,
+    ImageSize,
+    Name,
+    TextLength,
+    Weights,
+    out,
+    print_json,
+    table,
+)
+
+_STOPPED = 130  # what a shell expects of a command that Ctrl-C ended
+
+
+def train(
+    what: Annotated[str, typer.Argument(help="RECIPE.toml, or a MODEL together with --data.")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the run; run again to go on with it.")],
+    data: Annotated[
+        str | None, typer.Option(help="With a MODEL: images with captions, in any form that evaluate takes.")
+    ] = None,
+    validation: Annotated[
+        str | None, typer.Option(help="With a MODEL: what to choose by; else part of the data is held out.")
+    ] = None,
+    pretrained: Weights = None,
+    contract: ContractName = "lpcvc2026",
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Processes that make batches ahead.")] = None,
+    save_steps: Annotated[int, typer.Option(help="Save the state after so many steps at the latest.")] = 500,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model by a recipe, or with defaults on a folder of captioned images. Run again to go on.
+
+    On several GPUs: torchrun --nproc-per-node N -m lpcvc_zoo.cli train RECIPE.toml --out DIR
+    """
+    from lpcvc_zoo.training.recipe import checked, read_recipe
+
+    if what.endswith(".toml"):
+        if data or validation or pretrained or contract != "lpcvc2026":
+            raise typer.BadParameter(
+                "a recipe names its own data, weights and contract; change them in the file."
+            )
+        recipe = read_recipe(Path(what))
+    else:
+        registry.get_entry(what)  # a misspelt name should not wait for torch
+        if data is None:
+            raise typer.BadParameter(
+                "--data is missing: name a folder of captioned images, or a RECIPE.toml."
+            )
+        from lpcvc_zoo.training.defaults import recipe_for
+
+        recipe = recipe_for(what, data, pretrained=pretrained, contract=contract, validation=validation)
+    changed: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    document = recipe.model_dump() | {name: value for name, value in changed.items() if value is not None}
+    if lr is not None:
+        document["optimiser"]["lr"] = lr
+    recipe = checked(document, "the recipe with these options")
+    from lpcvc_zoo.training.run import train as run
+
+    try:
+        result = run(
+            recipe,
+            folder,
+            device=device,
+            workers=_workers(workers, device),
+            save_steps=save_steps,
+            console=Console(stderr=True) if as_json else out,
+        )
+    except KeyboardInterrupt:
+        if os.environ.get("RANK", "0") != "0":
+            raise typer.Exit(_STOPPED) from None
+        again = shlex.join(["lpcvc-zoo", *sys.argv[1:]])
+        print(f"Stopped; the state is in {folder}. To go on, run the same again: {again}", file=sys.stderr)
+        raise typer.Exit(_STOPPED) from None
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        print_json(result)
+        return
+    if "recall" in result:
+        best = f"best epoch {result['best_epoch']}: {result['metric']} {result['recall']:.4f}"
+        out.print(best, highlight=False)
+    name, path = recipe.model.partition(".")[0], folder / result["checkpoint"]
+    score = ["lpcvc-zoo", "evaluate", name, "--pretrained", str(path), "--contract", recipe.contract]
+    out.print(f"{path}\nScore it: {shlex.join(score)}", highlight=False, soft_wrap=True)
+
+
+def _workers(asked: int | None, device: str) -> int:
+    """On the CPU the towers need all cores themselves."""
+    if asked is not None:
+        return asked
+    import torch
+
+    uses_gpu = device != "cpu" and torch.cuda.is_available()
+    return min(8, os.cpu_count() or 1) if uses_gpu else 0
+
+
+def soup(
+    name: Name,
+    checkpoints: Annotated[list[Path], typer.Argument(help="Fine-tuned from the same start; two or more.")],
+    validation: Annotated[str, typer.Option(help="What to choose by; never a test set.")],
+    path: Annotated[Path, typer.Option("--out", help="File of the average (.safetensors).")],
+    method: Annotated[
+        str, typer.Option(help="greedy: add each if recall does not fall; or uniform: all.")
+    ] = "greedy",
+    contract: ContractName = "lpcvc2026",
+    image_size: ImageSize = None,
+    text_length: TextLength = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Average checkpoints of one model into one, chosen on a validation set."""
+    registry.get_entry(name)
+    if method not in ("greedy", "uniform"):
+        raise typer.BadParameter(f"--method {method}: expected greedy or uniform.")
+    from lpcvc_zoo.training.distributed import device_of
+    from lpcvc_zoo.training.soup import soup as cook
+
+    with out.status("tasting"):
+        made = cook(
+            name,
+            checkpoints,
+            validation,
+            path,
+            method="greedy" if method == "greedy" else "uniform",
+            contract=contract,
+            image_size=image_size,
+            text_length=text_length,
+            device=device_of(device),
+            workers=_workers(None, device),
+        )
+    if as_json:
+        print_json(made.model_dump(mode="json"))
+        return
+    shown = table(">recall", "95 % interval", "checkpoints")
+    for item in made.tried:
+        mark = " (chosen)" if item == made.chosen else ""
+        interval = f"{item.recall.low:.4f} to {item.recall.high:.4f}"
+        shown.add_row(f"{item.recall.value:.4f}", interval, escape(" + ".join(item.checkpoints) + mark))
+    out.print(shown)
+    out.print(f"{path}: {made.metric}", highlight=False, soft_wrap=True)

@@ -1,0 +1,69 @@
+"""A recipe for those who bring only a model and a folder of captioned images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lpcvc_zoo.errors import TrainingError
+from lpcvc_zoo.retrieval import coco
+from lpcvc_zoo.retrieval.files import read_json
+from lpcvc_zoo.training.recipe import Data, Recipe, checked
+from lpcvc_zoo.training.sources import read_training
+
+VALIDATED = 500  # images held out where the data has no validation part of its own, or the share below
+MOST_HELD_OUT = 0.2
+BATCH = 256
+FEWEST_STEPS = 4  # an epoch
+FROM_SCRATCH, FINE_TUNING = 5e-4, 2e-5  # learning rates
+
+
+def recipe_for(
+    model: str, data: str, *, pretrained: str | None, contract: str, validation: str | None
+) -> Recipe:
+    """A recipe with sensible settings for this data, the same ones every time.
+
+    COCO's own tree (``annotations/captions_train2017.json`` and ``..._val2017.json``), a Karpathy JSON and a
+    folder with ``train`` and ``val`` bring their own validation part; of anything else a part is held out.
+    """
+    sources = _sources(data)
+    if validation is not None:
+        sources["validation"] = validation
+    everything, held_out = read_training(Data.model_validate({**sources, "hold_out": 0}), 0)
+    count = len(everything.images)
+    if held_out is None:
+        sources["hold_out"] = round(min(MOST_HELD_OUT, VALIDATED / count), 4)
+        count -= round(count * sources["hold_out"])
+    batch = BATCH
+    while batch > 2 and batch * FEWEST_STEPS > count:
+        batch //= 2
+    if count < 2:
+        raise TrainingError(f"{data} has {count} images to train on: a contrast needs two at the least.")
+    tuned = pretrained is not None or "." in model
+    return checked(
+        {
+            "model": model,
+            "pretrained": pretrained,
+            "contract": contract,
+            "batch_size": batch,
+            "data": sources,
+            "optimiser": {"lr": FINE_TUNING if tuned else FROM_SCRATCH, "ema": 0.999},
+        },
+        "the recipe made for these options",
+    )
+
+
+def _sources(data: str) -> dict[str, Any]:
+    path = Path(data).expanduser()
+    train = sorted(path.glob("annotations/captions_train*.json"))
+    if train:
+        held_out = sorted(path.glob("annotations/captions_val*.json"))
+        found: dict[str, Any] = {"pairs": [str(file) for file in train]}
+        return found | ({"validation": str(held_out[0])} if held_out else {})
+    if (path / "train").is_dir() and (path / "val").is_dir():
+        return {"pairs": str(path / "train"), "validation": str(path / "val")}
+    if path.suffix.lower() == ".json" and path.is_file():
+        document = read_json(path)
+        if coco.is_karpathy(document) and any(item.get("split") == "val" for item in document["images"]):
+            return {"pairs": data, "validation": data}
+    return {"pairs": data}

@@ -1,0 +1,105 @@
+"""The bundled benchmark kept out of training and of every choice, by what its files hold, not by its name."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from lpcvc_zoo.data import PHOTOS
+from lpcvc_zoo.errors import TrainingError
+from lpcvc_zoo.preprocess import load_rgb
+from lpcvc_zoo.retrieval import photos
+from lpcvc_zoo.retrieval.records import text_key
+from lpcvc_zoo.training.sources import ImageRef, TrainingData, bytes_of, load_image
+
+BY_CHANCE = 20  # of its 474 captions; a large corpus may hold a few such as "a red apple." by itself
+SAME_PICTURE = 8.0  # mean difference in grey levels below which two images of one size are the same
+Use = Literal["trained on", "validated on"]
+
+
+def guarded(data: TrainingData, use: Use) -> tuple[TrainingData, list[str]]:
+    """The data without captions of the bundled benchmark, and sha256 of each image, in order.
+
+    TrainingError if any of the benchmark's photos is there (the same bytes, or the same picture saved
+    again in the same size), or so many of its captions that it can't be chance.
+    """
+    with ThreadPoolExecutor(8) as pool:
+        hashes = list(pool.map(_sha256, data.images))
+    for image, digest in zip(data.images, hashes, strict=True):
+        if digest in benchmark_images() or _same_picture(image):
+            raise TrainingError(
+                f"{image} is a photo of the bundled benchmark, which must never be {use}: its score would "
+                "mean nothing any more. Use other data."
+            )
+    known = benchmark_captions()
+    found = {index for index, text in enumerate(data.texts) if caption_hash(text) in known}
+    if len(found) > BY_CHANCE:
+        raise TrainingError(
+            f"{len(found)} texts are captions of the bundled benchmark, such as "
+            f"{data.texts[min(found)]!r}, which must never be {use}. Leave them out."
+        )
+    if not found:
+        return data, hashes
+    kept = data.without(found)
+    by_image = dict(zip(data.images, hashes, strict=True))
+    return kept, [by_image[image] for image in kept.images]
+
+
+@cache
+def benchmark_images() -> frozenset[str]:
+    """sha256 (hex) of the bytes of every photo of the benchmark."""
+    return frozenset(_sha256(path) for path in _photos())
+
+
+@cache
+def benchmark_captions() -> frozenset[str]:
+    return frozenset(caption_hash(text) for text in photos.load().texts)
+
+
+def caption_hash(text: str) -> str:
+    """sha256 (hex) of a caption without what CLIP's tokenizer drops, and without a final stop."""
+    return hashlib.sha256(text_key(text).rstrip(". ").encode()).hexdigest()
+
+
+def manifest(data: TrainingData, hashes: Iterable[str]) -> str:
+    """What a run was trained on, as lines ``image <sha256>`` and ``text <sha256>`` that can be searched."""
+    lines = [f"image {digest}" for digest in sorted(set(hashes))]
+    lines += sorted(f"text {caption_hash(text)}" for text in data.texts)
+    return "\n".join(lines) + "\n"
+
+
+def _same_picture(image: ImageRef) -> bool:
+    try:
+        with Image.open(image if isinstance(image, Path) else io.BytesIO(image.read())) as opened:
+            size = opened.size
+    except OSError:
+        return False  # reading it later says what is wrong with it
+    alike = _photos_by_size().get(size, [])
+    if not alike:
+        return False
+    pixels = np.asarray(load_image(image), np.float32)
+    return any(np.abs(pixels - np.asarray(load_rgb(path))).mean() < SAME_PICTURE for path in alike)
+
+
+@cache
+def _photos_by_size() -> dict[tuple[int, int], list[Path]]:
+    sizes: dict[tuple[int, int], list[Path]] = {}
+    for path in _photos():
+        sizes.setdefault(load_rgb(path).size, []).append(path)
+    return sizes
+
+
+def _photos() -> list[Path]:
+    return sorted((PHOTOS / "images").iterdir())
+
+
+def _sha256(image: ImageRef) -> str:
+    return hashlib.sha256(bytes_of(image)).hexdigest()

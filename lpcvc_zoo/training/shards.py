@@ -1,0 +1,95 @@
+"""Webdataset shards, read in place: plain tar files whose members with one stem make one sample.
+
+The shards are indexed once, and members are then read by their offset. That keeps any order of samples
+possible and a resumed run exact, which a stream (as the library ``webdataset`` gives) can't promise.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lpcvc_zoo.errors import DatasetError
+from lpcvc_zoo.retrieval.files import IMAGE_SUFFIXES
+
+RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+TEXT_KEYS = ("caption", "captions", "text", "texts")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file inside a tar archive, by where its bytes are."""
+
+    archive: Path
+    name: str
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        with self.archive.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+    def __str__(self) -> str:
+        return f"{self.archive}:{self.name}"
+
+
+def expand(pattern: str) -> list[Path]:
+    """Shards by a path, a folder, a glob pattern, or a range such as ``train-{000..099}.tar``, sorted."""
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        found = sorted(path.glob("*.tar"))
+    elif match := RANGE.search(pattern):
+        first, last = match[1], match[2]
+        names = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+        found = [
+            Path(pattern[: match.start()] + name + pattern[match.end() :]).expanduser() for name in names
+        ]
+    elif any(sign in pattern for sign in "*?["):
+        found = sorted(path.parent.glob(path.name))
+    else:
+        found = [path]
+    missing = [shard for shard in found if not shard.is_file()]
+    if missing or not found:
+        raise DatasetError(f"{pattern}: no shard {missing[0] if missing else 'matches'}.")
+    return found
+
+
+def read_shard(shard: Path) -> Iterator[tuple[Member, list[str]]]:
+    """(image, texts) of every sample that has both: texts from ``.txt`` (a line each) or ``.json``."""
+    samples: dict[str, dict[str, Member]] = {}
+    try:
+        with tarfile.open(shard, "r:") as archive:  # compressed archives have no offsets
+            for item in archive:
+                if item.isfile():
+                    stem, _, suffix = item.name.rpartition("/")[2].partition(".")
+                    key = f"{item.name.rpartition('/')[0]}/{stem}"
+                    member = Member(shard, item.name, item.offset_data, item.size)
+                    samples.setdefault(key, {})[f".{suffix.lower()}"] = member
+    except (tarfile.TarError, OSError) as error:
+        raise DatasetError(f"{shard} is no plain tar archive that can be read: {error}.") from None
+    for parts in samples.values():
+        image = next((member for suffix, member in parts.items() if suffix in IMAGE_SUFFIXES), None)
+        texts = _texts(parts)
+        if image is not None and texts:
+            yield image, texts
+
+
+def _texts(parts: dict[str, Member]) -> list[str]:
+    try:
+        if ".txt" in parts:
+            texts = parts[".txt"].read().decode().splitlines()
+        elif ".json" in parts:
+            facts = json.loads(parts[".json"].read())
+            given: Any = next((facts[key] for key in TEXT_KEYS if key in facts), [])
+            texts = [given] if isinstance(given, str) else list(given)
+        else:
+            texts = []
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{next(iter(parts.values()))}: its texts can't be read: {error}.") from None
+    return [text.strip() for text in texts if isinstance(text, str) and text.strip()]

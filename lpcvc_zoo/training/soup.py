@@ -1,0 +1,135 @@
+"""Model soups chosen on a validation set: all checkpoints averaged, or greedily those that help.
+
+Uniform and greedy soups: Wortsman et al., arXiv:2203.05482.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from lpcvc_zoo.errors import TrainingError
+from lpcvc_zoo.model import DualEncoder, Towers
+from lpcvc_zoo.registry import build
+from lpcvc_zoo.retrieval.metrics import Recall
+from lpcvc_zoo.training import guard
+from lpcvc_zoo.training.checkpoint import facts_of, save_towers
+from lpcvc_zoo.training.pixels import Done
+from lpcvc_zoo.training.recipe import Source
+from lpcvc_zoo.training.sources import read_validation
+from lpcvc_zoo.training.validate import Validation
+
+Method = Literal["uniform", "greedy"]
+
+
+class Tasted(BaseModel):
+    """Checkpoints averaged, and their recall on the validation set."""
+
+    model_config = ConfigDict(frozen=True)
+
+    checkpoints: tuple[str, ...]
+    recall: Recall
+
+
+class Soup(BaseModel):
+    """A soup: what is in it, its recall, and all that was tried on the way, single checkpoints first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    method: Method
+    metric: str
+    chosen: Tasted
+    tried: tuple[Tasted, ...]
+
+
+@dataclass
+class _Kitchen:
+    """Averages checkpoints of one model and scores the average."""
+
+    model: DualEncoder
+    validation: Validation
+    device: torch.device
+
+    def taste(self, checkpoints: Sequence[str]) -> Tasted:
+        towers = self.towers(checkpoints).to(self.device)
+        return Tasted(checkpoints=tuple(checkpoints), recall=self.validation.recall(towers))
+
+    def towers(self, checkpoints: Sequence[str]) -> Towers:
+        entry = self.model.entry
+        made = build(
+            entry.name,
+            pretrained=list(checkpoints) if len(checkpoints) > 1 else checkpoints[0],
+            contract=self.model.contract,
+            image_size=entry.image_size,
+            text_length=self.model.text_length,
+            fuse=False,
+        )
+        towers = Towers(made.image_tower, made.text_tower)
+        towers.logit_scale = made.logit_scale
+        return towers.eval()
+
+
+def soup(
+    name: str,
+    checkpoints: Sequence[str | Path],
+    validation: str,
+    out: str | Path,
+    *,
+    method: Method = "greedy",
+    contract: str = "lpcvc2026",
+    image_size: int | None = None,
+    text_length: int | None = None,
+    device: torch.device | None = None,
+    workers: int = 0,
+    done: Done | None = None,
+) -> Soup:
+    """Average fine-tuned checkpoints of one model into the file ``out``, judged on ``validation``.
+
+    ``uniform``: all of them. ``greedy``: from the best on, each is added if the recall does not fall. Recall
+    is the contract's metric, image to text.
+
+    TrainingError for fewer than two checkpoints and for a validation set with photos or captions of the
+    bundled benchmark. WeightsError where checkpoints are not alike.
+    """
+    names = [str(path) for path in checkpoints]
+    if len(set(names)) < 2 or len(set(names)) != len(names):
+        raise TrainingError(f"A soup needs two checkpoints or more, each once; got {', '.join(names)}.")
+    data, _ = guard.guarded(read_validation(Source(path=validation)), "validated on")
+    model = build(
+        name,
+        pretrained=names[0],
+        contract=contract,
+        image_size=image_size,
+        text_length=text_length,
+        fuse=False,
+    )
+    device = device or torch.device("cpu")
+    judge = Validation(data, model.to(device), device=device, workers=workers, done=done)
+    kitchen = _Kitchen(model, judge, device)
+    tried = [kitchen.taste([single]) for single in names]
+    if method == "uniform":
+        chosen = kitchen.taste(names)
+        tried.append(chosen)
+    else:
+        chosen = _greedy(kitchen, tried)
+    result = Soup(method=method, metric=judge.label, chosen=chosen, tried=tuple(tried))
+    facts = facts_of(model, soup=result.model_dump(mode="json"))
+    save_towers(kitchen.towers(chosen.checkpoints), Path(out), facts)
+    return result
+
+
+def _greedy(kitchen: _Kitchen, tried: list[Tasted]) -> Tasted:
+    """The best single one, then each of the others in turn if it does not make the soup worse."""
+    singles = sorted(tried, key=lambda item: -item.recall.value)  # equal ones stay in the order given
+    pot = singles[0]
+    for other in singles[1:]:
+        mixed = kitchen.taste([*pot.checkpoints, *other.checkpoints])
+        tried.append(mixed)
+        if mixed.recall.value >= pot.recall.value:
+            pot = mixed
+    return pot

@@ -1,0 +1,162 @@
+"""The model that learns: its towers under a contract; what of them is trained, and at which rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lpcvc_zoo.contract import TOWERS, Tower
+from lpcvc_zoo.errors import ContractError, TrainingError
+from lpcvc_zoo.fuse import is_reparameterised
+from lpcvc_zoo.model import DualEncoder, Towers, unit_length
+from lpcvc_zoo.registry import build
+from lpcvc_zoo.training.batches import Batch
+from lpcvc_zoo.training.losses import Embedded
+from lpcvc_zoo.training.pixels import CachedPixelAdapter
+from lpcvc_zoo.training.recipe import Optimiser, Recipe
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Student(nn.Module):
+    """An entry's unfused towers, run as the device would run them, from a batch's pixels and ids."""
+
+    def __init__(self, model: DualEncoder, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe, self.model = recipe, model
+        self.towers = Towers(model.image_tower, model.text_tower)
+        self.towers.logit_scale = model.logit_scale
+        adapter = model.image_encoder.adapter
+        self.pixels: nn.Module = (
+            CachedPixelAdapter(adapter, model.contract.image.high) if recipe.data.cache else adapter
+        )
+        for tower in TOWERS:
+            if not self.learns(tower):
+                self.tower(tower).requires_grad_(False)
+
+    def tower(self, tower: Tower) -> nn.Module:
+        return self.towers.image if tower == "image" else self.towers.text
+
+    def learns(self, tower: Tower) -> bool:
+        return tower in self.recipe.towers and tower not in self.recipe.freeze
+
+    def ready(self) -> None:
+        """Learning towers in training mode; the others as on the device."""
+        for tower in TOWERS:
+            self.tower(tower).train(self.learns(tower))
+
+    def forward(self, batch: Batch) -> Embedded:
+        """Embeddings of one process's share of a step, in float32."""
+        embedded = Embedded()
+        if batch.pixels is not None:
+            embedded.image = self._run("image", self.pixels(batch.pixels))
+        if batch.ids is not None:
+            text = self._run("text", batch.ids.flatten(0, 1))
+            embedded.text = text.view(*batch.ids.shape[:2], -1)
+        if batch.negative_ids is not None and batch.negative_index is not None:
+            text = self._run("text", batch.negative_ids.flatten(0, 1))
+            embedded.negatives = text.view(*batch.negative_ids.shape[:2], -1)
+            embedded.negative_mask = batch.negative_index >= 0
+        return embedded
+
+    def _run(self, tower: Tower, inputs: Tensor) -> Tensor:
+        precision = self.recipe.precision
+        with (
+            torch.set_grad_enabled(torch.is_grad_enabled() and self.learns(tower)),
+            torch.autocast(inputs.device.type, DTYPES.get(precision), enabled=precision in DTYPES),
+        ):
+            embedding: Tensor = self.tower(tower)(inputs)
+        return unit_length(embedding.float())
+
+
+def student_of(recipe: Recipe) -> Student:
+    """The recipe's model, ready to train. TrainingError where its weights were folded for inference."""
+    model = build(
+        recipe.model,
+        pretrained=recipe.pretrained or False,
+        contract=recipe.contract,
+        image_size=recipe.image_size,
+        text_length=recipe.text_length,
+        fuse=False,
+    )
+    student = Student(model, recipe)
+    for tower in TOWERS:
+        if student.learns(tower) and is_reparameterised(student.tower(tower)):
+            raise TrainingError(
+                f"The {tower} tower of {model.weights} was folded for inference and can't be trained well. "
+                "Start from the checkpoint that it was folded from."
+            )
+        if student.learns(tower) and recipe.checkpointing:
+            checkpoint_activations(student.tower(tower), f"{recipe.model}'s {tower} tower")
+    return student
+
+
+def checkpoint_activations(tower: nn.Module, what: str) -> None:
+    """Have the tower compute its inner activations again in the backward pass instead of keeping them."""
+    found = False
+    for part in tower.modules():
+        switch: Any = getattr(part, "set_grad_checkpointing", None)
+        if callable(switch):
+            switch(True)
+            found = True
+        elif hasattr(part, "grad_checkpointing"):
+            part.grad_checkpointing = True  # type: ignore[assignment]
+            found = True
+    if not found:
+        raise ContractError("checkpointing", "a tower that timm or open_clip can checkpoint", what)
+
+
+def parameter_groups(student: Student, objective: nn.Module, options: Optimiser) -> list[dict[str, Any]]:
+    """Groups for AdamW: no decay on biases, norms and scales; falling rates if asked for."""
+    from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+
+    groups: list[dict[str, Any]] = []
+    for tower in TOWERS:
+        if student.learns(tower):
+            # open_clip wraps timm's trunks, which know their own layers; what is around them comes below
+            layers = getattr(student.tower(tower), "trunk", student.tower(tower))
+            if options.layer_decay < 1:
+                groups += param_groups_layer_decay(
+                    layers, options.weight_decay, layer_decay=options.layer_decay
+                )
+            else:
+                groups += param_groups_weight_decay(layers, options.weight_decay)
+    grouped = {id(item) for group in groups for item in group["params"]}
+    others = [*student.towers.parameters(), *objective.parameters()]
+    rest = [item for item in others if item.requires_grad and id(item) not in grouped]
+    groups.append({"params": [item for item in rest if item.ndim > 1], "weight_decay": options.weight_decay})
+    groups.append({"params": [item for item in rest if item.ndim <= 1], "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
+
+
+@contextmanager
+def unseen(module: nn.Module) -> Iterator[None]:
+    """BatchNorm's running statistics stay as they are while the block runs."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        norm.num_batches_tracked = (
+            None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+        )
+    try:
+        yield
+    finally:
+        for norm, (momentum, counter) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counter
+
+
+def concatenated(parts: Sequence[Embedded]) -> Embedded:
+    """Embeddings of several chunks as those of one batch."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(name: str) -> Tensor | None:
+        tensors = [getattr(part, name) for part in parts]
+        return None if tensors[0] is None else torch.cat(tensors)
+
+    return Embedded(*(joined(name) for name in ("image", "text", "negatives", "negative_mask")))

@@ -1,0 +1,71 @@
+"""Words that a flip makes false, and colours: how false texts are made from true ones."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from zlib import crc32
+
+from lpcvc_zoo.retrieval.records import text_key
+
+_MIRRORED = {
+    "left": "right",
+    "leftmost": "rightmost",
+    "leftward": "rightward",
+    "leftwards": "rightwards",
+    "lefthand": "righthand",
+    "clockwise": "anticlockwise",
+    "west": "east",
+    "western": "eastern",
+}
+MIRROR = _MIRRORED | {there: here for here, there in _MIRRORED.items()} | {"counterclockwise": "clockwise"}
+COLOURS = (
+    "black", "white", "red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "grey", "silver",
+    "golden", "beige", "turquoise",
+)  # fmt: skip
+_DIRECTION = re.compile(rf"\b({'|'.join(sorted(MIRROR, key=len, reverse=True))})\b", re.IGNORECASE)
+_COLOUR = re.compile(rf"\b({'|'.join(COLOURS)}|gray|gold)\b", re.IGNORECASE)
+_ARTICLE = re.compile(rf"\b(an?) (?=({'|'.join(COLOURS)})\b)", re.IGNORECASE)
+
+
+def names_direction(text: str) -> bool:
+    """Whether a mirrored image would make the text false. "right" counts even where it means correct."""
+    return _DIRECTION.search(text) is not None
+
+
+def mirrored(text: str) -> str:
+    """The text with left and right exchanged: true of the mirrored image."""
+    return _DIRECTION.sub(lambda match: _as_written(match[0], MIRROR[match[0].lower()]), text)
+
+
+def false_texts(text: str, count: int) -> list[str]:
+    """At most ``count`` texts that differ in a direction or in colours; the same ones every time.
+
+    Left and right exchanged, then two colours exchanged, then one colour replaced by another.
+    """
+    made = [mirrored(text)]
+    places = list(_COLOUR.finditer(text))
+    for one, other in pairwise(places):
+        if one[0].lower() != other[0].lower():
+            made.append(_replaced(text, [(one, other[0]), (other, one[0])]))
+    present = {place[0].lower() for place in places}
+    others = [colour for colour in COLOURS if colour not in present]
+    for step in range(count):
+        for place in places:
+            choice = others[(crc32(f"{text}|{place.start()}".encode()) + step) % len(others)]
+            made.append(_replaced(text, [(place, choice)]))
+    by_key = {text_key(item): item for item in made if text_key(item) != text_key(text)}
+    return list(by_key.values())[:count]
+
+
+def _replaced(text: str, changes: list[tuple[re.Match[str], str]]) -> str:
+    for place, word in sorted(changes, key=lambda change: -change[0].start()):
+        text = text[: place.start()] + _as_written(place[0], word.lower()) + text[place.end() :]
+    # "a orange car" would give the false text away
+    return _ARTICLE.sub(lambda match: match[1][0] + ("n " if match[2].lower() == "orange" else " "), text)
+
+
+def _as_written(old: str, new: str) -> str:
+    if old.isupper():
+        return new.upper()
+    return new.capitalize() if old[0].isupper() else new
