@@ -16,7 +16,7 @@ from aihub_server import TOKEN, AIHubServer, Fault
 from lpcvc_zoo.errors import MissingExtraError, TargetError, UnknownNameError
 from lpcvc_zoo.targets.aihub import AIHubTarget, Patience, ServiceUnavailableError
 from lpcvc_zoo.targets.base import AsyncTarget
-from lpcvc_zoo.targets.references import JobFailedError, JobRunningError, parse_reference
+from lpcvc_zoo.targets.references import JobFailedError, JobRunningError, parse_reference, until_done
 
 QUICK = Patience(tries=4, first_s=0.001, most_s=0.002)
 
@@ -254,6 +254,15 @@ def test_one_that_always_fails_so_ends_as_an_error(hub: AIHubServer, tmp_path: P
     with pytest.raises(JobFailedError, match=r"The device timed out\..*--target_runtime qnn_dlc.*/jobs/"):
         target().compile(aihub_models.image_tower(tmp_path), "image")
     assert len(hub.jobs) == 3
+
+
+def test_asking_about_a_failed_job_again_and_again_comes_to_an_end(hub: AIHubServer, tmp_path: Path) -> None:
+    hub.fail_jobs("compile", "The device timed out.", 12000)
+    where = target()
+    reference = where.submit_compile(aihub_models.image_tower(tmp_path), "image")
+    with pytest.raises(JobFailedError) as caught:
+        until_done(lambda: where.collect(reference))
+    assert not caught.value.transient
 
 
 def test_a_model_that_does_not_compile_is_not_tried_again(hub: AIHubServer, tmp_path: Path) -> None:

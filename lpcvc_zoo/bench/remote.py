@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -198,7 +197,8 @@ class RemoteWork(CellWork):
         for tower in TOWERS:
             compiling = self._steps.submit_measurement(tower, *_file(artifact, tower), tower)
             references = self._inferring(compiling, artifact, dataset)
-            outputs[tower] = map(self._outputs, (f"infer {tower} {n}" for n in count()), references)
+            steps = [f"infer {tower} {number}" for number in range(len(references))]
+            outputs[tower] = map(self._outputs, steps, references)
         images, texts = joined(contract, dataset, outputs)
         found: dict[Tower, Embeddings] = {"image": images, "text": texts}
         return DeviceScores(

@@ -85,10 +85,12 @@ class Jobs:
 
     def failed(self, ticket: Ticket, message: str, reason: str, *, retry: bool) -> JobFailedError:
         """Note that a job's result can't be had; ``retry``: another job of the same key may give it."""
+        self._failures[ticket.key] += (
+            1  # whoever asks about the same job again and again is to come to an end
+        )
         with self._store.held("jobs", ticket.key):
             record = self._store.get("jobs", ticket.key, JobRecord)
             if record is not None and record.job_id == ticket.job_id and record.failed is None:
-                self._failures[ticket.key] += 1
                 self._store.put(
                     "jobs", ticket.key, record.model_copy(update={"failed": reason, "retry": retry})
                 )
