@@ -205,7 +205,7 @@ def test_the_reference_is_measured_on_the_same_device_where_asked_for(
     monkeypatch.setattr("lpcvc_zoo.exporting.cache.cached_export", exported)
     jobs = compiled(pair)
     found = from_json(capsys, "submit", *jobs, *CONTRACT, "--measure-reference")["review"]
-    assert asked == [("openai_clip_vit_b16", {"contract": SAMPLE.name})]
+    assert asked == [("openai_clip_vit_b16", {"rewrites": "npu", "contract": SAMPLE.name})]
     assert found["reference_ms"] == pytest.approx(found["image_ms"] + found["text_ms"])
     assert checks({"review": found})["measured reference"] is True
 

@@ -121,9 +121,7 @@ def to_onnx(
     """One module with one input and one output as ONNX; ``what`` names it in errors."""
     import torch
 
-    size = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
-    if size >= _TWO_GB:
-        raise ExportError(f"{what} would hold {size / 1e9:.1f} GB; one ONNX file must stay below 2 GB.")
+    _check_size(module, what)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
@@ -142,6 +140,12 @@ def to_onnx(
     if opset != OPSET:
         raise ExportError(f"{what}: opset {OPSET} was asked for, the exporter left {opset}.")
     return proto
+
+
+def _check_size(module: nn.Module, what: str) -> None:
+    size = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    if size >= _TWO_GB:
+        raise ExportError(f"{what} would hold {size / 1e9:.1f} GB; one ONNX file must stay below 2 GB.")
 
 
 def write_checked(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -175,6 +179,7 @@ def _export_tower(
 ) -> TowerFile:
     input_name = contract.image.name if tower == "image" else contract.text.name
     output_name = contract.embedding.image_name if tower == "image" else contract.embedding.text_name
+    _check_size(module, path.name)  # before torch runs it
     inputs = parity_inputs(contract, tower)
     expected = run_torch(module, inputs)
 
