@@ -55,17 +55,22 @@ def test_failed_rows_join_the_estimates_of_their_place() -> None:
     assert group.rows[-1] == refused
 
 
-def test_recall_is_borrowed_from_the_very_same_towers_only() -> None:
+def test_recall_is_borrowed_from_the_same_model_only() -> None:
     scored, estimate = row(recall=0.7), static(recall=0.7)
+    rewritten = static(recall=0.7, image_sha256=sha("rewritten"), rewrites=("split_attention",))
     other = static("mobileclip_s1", 0.7)
-    retrained = static(recall=0.7, image_sha256=sha("fine-tuned"))
-    _, group = compare([scored, estimate, other, retrained])
-    found = group.recall(estimate)
-    assert found is not None
-    assert found.value == pytest.approx(0.7)
+    retrained = static(recall=0.7, image_sha256=sha("fine-tuned"), weights="mine@12345678")
+    quantised = static(recall=0.7, image_sha256=sha("quantised"), precision="w8a16")
+    _, group = compare([scored, estimate, rewritten, other, retrained])
+    for same in (estimate, rewritten):
+        found = group.recall(same)
+        assert found is not None
+        assert found.value == pytest.approx(0.7)
     assert group.recall(other) is None
     assert group.recall(retrained) is None
-    assert [group.rows[place] for place in group.front] == [estimate]
+    assert [group.rows[place] for place in group.front] == [estimate, rewritten]
+    estimated = next(group for group in compare([scored, quantised]) if group.static)
+    assert estimated.recall(quantised) is None
 
 
 def test_a_latency_without_scores_borrows_none() -> None:
@@ -146,10 +151,10 @@ def test_words_say_that_nothing_ran_and_where_recall_comes_from() -> None:
     assert " ms" not in found
     assert "static estimate" in kept
     assert "Nothing ran" in kept
-    assert "very same towers" in kept
+    assert "same model on another target" in kept
     assert "Latency on" not in kept
     (alone,) = compare(STATIC)
-    assert "very same towers" not in " ".join(words.caveats(alone))
+    assert "same model on another target" not in " ".join(words.caveats(alone))
 
 
 def test_the_table_of_a_sweep_has_the_estimate_only_where_there_is_one() -> None:

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.contract import CONTRACTS, Contract, Metric
+from lpcvc_zoo.exporting.precision import FLOAT
 from lpcvc_zoo.retrieval.metrics import Recall
 
 
@@ -83,12 +84,12 @@ class Group:
     def recall(self, row: ResultRow) -> Recall | None:
         """A row's measured recall by this group's metric; None where it was not measured.
 
-        A static estimate has none of its own: it is shown beside what the very same towers score elsewhere.
+        A static estimate has none of its own: it is shown beside what the same model scores elsewhere.
         """
         own = recall_of(row, self.metric)
         if own is not None or not self.static or row.image_sha256 is None:
             return own
-        same = (other for other in self.scored if _towers(other) == _towers(row))
+        same = (other for other in self.scored if _same_model(other, row))
         return next((recall_of(other, self.metric) for other in same), None)
 
     @cached_property
@@ -171,8 +172,16 @@ def compare(rows: Iterable[ResultRow]) -> list[Group]:
     return [Group(key, tuple(sorted(found[key], key=_by_cost)), scored) for key in ranked]
 
 
-def _towers(row: ResultRow) -> tuple[str | None, str | None]:
-    return row.image_sha256, row.text_sha256
+def _same_model(one: ResultRow, other: ResultRow) -> bool:
+    """Whether two rows score alike: the same files, or float exports of the same weights.
+
+    Each of those agreed with the same torch model, whatever was rewritten for its target.
+    """
+    if (one.image_sha256, one.text_sha256) == (other.image_sha256, other.text_sha256):
+        return True
+    facts = ("entry", "weights", "contract", "text_length", "image_size")
+    in_float = one.precision == other.precision == FLOAT
+    return in_float and all(getattr(one, fact) == getattr(other, fact) for fact in facts)
 
 
 def _rank(key: Comparison, rows: Sequence[ResultRow]) -> tuple[int, bool, int, str]:

@@ -113,7 +113,7 @@ def caveats(group: Group) -> list[str]:
             "from it."
         )
         if any(_scored(group, row) for row in group.measured):
-            said.append("Recall is that of the very same towers on another target of this report.")
+            said.append("Recall is that of the same model on another target of this report.")
     elif group.measured and group.contract and group.contract.device != group.comparison.device:
         said.append(
             f"Latency on {group.comparison.device} is not latency on {group.contract.device}: order and "
