@@ -137,8 +137,8 @@ class Contract(_Part):
             pixels = preprocess.fit_and_pad(rgb, self.image.shorter_edge, self.image.width)
         else:
             pixels = preprocess.squash(rgb, self.image.width, self.image.height)
-        scaled = pixels.astype(np.float32) * np.float32(self.image.high) / np.float32(255)
-        return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None])
+        planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])  # as bytes: that is four times less
+        return planes.astype(np.float32) * np.float32(self.image.high) / np.float32(255)
 
     def prepare_text(self, text: str | Sequence[str]) -> Array:
         """Texts as this contract's int32 array: ``[2, N, length]`` with a mask, else ``[N, length]``.
