@@ -18,6 +18,25 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: more threads woul
 
 
 @pytest.fixture(scope="session")
+def shared_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all workers of one run keep exports of real models: by content, so nothing can mix."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exports"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path, shared_exports: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, but for exports, which take long."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "exports").symlink_to(shared_exports)
+    monkeypatch.setenv("LPCVC_ZOO_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def hub_server() -> Iterator[AIHubServer]:
     from aihub_server import AIHubServer
 
@@ -26,10 +45,9 @@ def hub_server() -> Iterator[AIHubServer]:
 
 
 @pytest.fixture
-def hub(hub_server: AIHubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AIHubServer:
+def hub(hub_server: AIHubServer, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AIHubServer:
     """Qualcomm AI Hub on this machine, with the client pointed at it and all waiting cut short."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setenv("LPCVC_ZOO_CACHE", str(tmp_path / "cache"))
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.001)))
     monkeypatch.setenv("QAIHUB_CLIENT_INI", str(hub_server.ini(tmp_path)))

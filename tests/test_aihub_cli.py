@@ -132,6 +132,7 @@ def test_sweep_on_a_device_compares_its_embeddings_with_torch(
     data = str(tiny.two_photos(tmp_path / "photos"))
     asked = ["sweep", "--models", "efficientvit_m0_text_s", "--contract", aihub_sweep.CONTRACT, "--untrained"]
     asked += ["--target", "aihub", "--dataset", data, "--evaluate-untrained", "--out", str(tmp_path / "out")]
+    asked += ["--jobs", "1"]
     (row,) = from_json(capsys, *asked)
     assert row["error"] is None
     for tower in ("image", "text"):

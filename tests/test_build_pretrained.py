@@ -159,7 +159,13 @@ def test_a_restricted_licence_is_shown_once(monkeypatch, caplog) -> None:
 @pytest.mark.slow
 def test_a_sweep_uses_the_checkpoints_on_this_machine_and_says_so(published, tmp_path) -> None:
     data = str(two_photos(tmp_path / "photos"))
-    options = {"models": (PUBLISHED,), "contracts": (SAMPLE,), "out": tmp_path / "out", "dataset": data}
+    options = {
+        "models": (PUBLISHED,),
+        "contracts": (SAMPLE,),
+        "out": tmp_path / "out",
+        "dataset": data,
+        "jobs": 1,
+    }
     row = run(SweepOptions(**options)).rows[0]
     assert row.weights.startswith("yfcc15m@")
     assert row.scores is not None

@@ -170,7 +170,7 @@ def test_export_profile_evaluate_sweep_and_report_work_together(capsys, tmp_path
     assert in_torch["recalls"] == on_onnx["recalls"]
     assert Path("e.npz").is_file()
 
-    rows = from_json(capsys, "sweep", "--models", SMALL, *SAMPLE)
+    rows = from_json(capsys, "sweep", "--models", SMALL, *SAMPLE, "--jobs", "1")
     assert [(row["entry"], row["weights"], row["error"]) for row in rows] == [(SMALL, "untrained", None)]
     Path("results/report.html").unlink()
     assert from_json(capsys, "report")[0]["entry"] == SMALL

@@ -89,7 +89,8 @@ def test_the_example_plugin_is_listed_built_and_swept(site: Site, tmp_path: Path
     built = site.run("-c", FACTS)
     assert built.stdout.strip() == "untrained", built.stderr
     out = tmp_path / "out"
-    swept = site.zoo("sweep", "--models", "my_encoder*", "--contract", "lpcvc2026_sample", "--out", str(out))
+    options = ("--models", "my_encoder*", "--contract", "lpcvc2026_sample", "--jobs", "1")
+    swept = site.zoo("sweep", *options, "--out", str(out))
     assert swept.returncode == 0, swept.stderr
     (row,) = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
     assert (row["entry"], row["weights"], row["error"]) == ("my_encoder_small", "untrained", None)

@@ -286,11 +286,10 @@ def test_every_rewrite_says_what_it_does_and_changes_modules_or_a_graph() -> Non
 
 
 @pytest.mark.slow
-def test_lint_finds_nothing_bad_in_our_own_npu_exports(tmp_path, monkeypatch, capsys) -> None:
+def test_lint_finds_nothing_bad_in_our_own_npu_exports(cache, capsys) -> None:
     from lpcvc_zoo.cli import main
 
     name = "efficientvit_m0_text_s"  # the cheapest; has windows, and attention in both towers
-    monkeypatch.setenv("LPCVC_ZOO_CACHE", str(tmp_path))
     with pytest.raises(SystemExit) as ended:
         main(["lint", name, "--contract", "lpcvc2026_sample", "--fail-on", "warning", "--json"])
     assert ended.value.code == 0

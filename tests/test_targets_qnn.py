@@ -390,7 +390,7 @@ def test_an_unreadable_schematic_costs_the_estimate_and_nothing_else(
 @needs_compiler
 @pytest.mark.slow
 def test_the_command_line_shows_what_moves_and_never_a_millisecond(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def said(*more: str) -> str:
         command = ["profile", "efficientvit_m0_text_s", "--contract", SAMPLE.name, "--target", "qnn", *more]
