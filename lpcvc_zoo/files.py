@@ -68,15 +68,20 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         yield temporary
-        temporary.chmod(0o755)  # mkdtemp makes it private
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
+        settle(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def settle(temporary: Path, folder: Path) -> None:
+    """Give a finished temporary folder its name; where another process was faster, its folder stays."""
+    temporary.chmod(0o755)  # mkdtemp makes it private
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -57,9 +57,8 @@ class SweepOptions(BaseModel):
 
     @property
     def scored_on(self) -> str:
-        """Name of the dataset to score on: of all precisions the same, so that they can be compared."""
-        quantised = any(canonical(precision) != FLOAT for precision in self.precisions)
-        return photos.HELD_OUT if quantised and self.dataset == photos.NAME else self.dataset
+        """Name of the dataset to score on."""
+        return photos.scored_on(self.dataset, self.precisions)
 
 
 def make_targets(options: SweepOptions, tools: Tools) -> list[Target]:
@@ -73,13 +72,15 @@ def make_targets(options: SweepOptions, tools: Tools) -> list[Target]:
     for option, value in {**wanted, "device": options.devices or None}.items():
         if value is not None and not any(option in taken for taken in takes.values()):
             raise TargetError(f"{option} {value!r}: no target of {', '.join(names)} takes that option.")
+    by_itself = any("precision" in taken for taken in takes.values())
+    settings = _quantised(options, tools) if by_itself else []  # reads the calibration data: once
     made: list[Target] = []
     for name in names:
         given = {option: value for option, value in wanted.items() if option in takes[name]}
         devices = expand_devices(name, options.devices) if "device" in takes[name] else ()
         for device in devices or (None,):
             where = {} if device is None else {"device": device}
-            for quantised in _quantised(options, tools) if "precision" in takes[name] else [{}]:
+            for quantised in settings if "precision" in takes[name] else [{}]:
                 made.append(get_target(name, **given, **where, **quantised))
     return made
 

@@ -108,6 +108,7 @@ def _cells(
             weights=lambda entry: tools.weights(entry, options.pretrained),
         )
     dataset = tools.load_dataset(options.scored_on)  # its chance is stated also where nothing is scored
+    fingerprint = tools.fingerprint(dataset)
     cells = plan(
         models,
         targets,
@@ -116,13 +117,13 @@ def _cells(
         precisions=options.precisions,
         rewrites=options.rewrites,
         text_length=options.text_length,
-        dataset=tools.fingerprint(dataset),
+        dataset=fingerprint,
         evaluate_untrained=options.evaluate_untrained,
     )
     cells += artifact_cells(
         options.artifacts,
         targets,
-        dataset=tools.fingerprint(dataset),
+        dataset=fingerprint,
         evaluate_untrained=options.evaluate_untrained,
     )
     return cells, dataset

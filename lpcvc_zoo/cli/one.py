@@ -169,9 +169,8 @@ def evaluate(
     from lpcvc_zoo.retrieval.evaluate import BATCH_SIZE, CompiledPair
     from lpcvc_zoo.retrieval.evaluate import evaluate as score
 
-    if dataset == photos.NAME and canonical(precision or FLOAT) != FLOAT:
-        dataset = photos.HELD_OUT  # without the photos that calibrated it
-    data = load_dataset(dataset, strict=strict, images=images, split=split)
+    scored = photos.scored_on(dataset, [precision or FLOAT])
+    data = load_dataset(scored, strict=strict, images=images, split=split)
     for problem in data.problems:
         print(f"{problem.level}: {problem}", file=sys.stderr)
     what: Any

@@ -6,8 +6,6 @@ import hashlib
 import inspect
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -21,7 +19,7 @@ from lpcvc_zoo.exporting.onnx import OPSET, export, export_module, parity_inputs
 from lpcvc_zoo.exporting.precision import FLOAT, canonical
 from lpcvc_zoo.exporting.quantize import quantize
 from lpcvc_zoo.exporting.rewrites import NONE, resolve
-from lpcvc_zoo.files import cache_dir, sha256_of
+from lpcvc_zoo.files import cache_dir, folder_written_whole, settle, sha256_of
 from lpcvc_zoo.registry import BuildOptions
 from lpcvc_zoo.weights.identity import identity_of
 
@@ -118,27 +116,13 @@ def _exports() -> Path:
 
 def _made_whole(folder: Path, make: Callable[[Path], Artifact]) -> Artifact:
     """Make into a temporary folder that takes ``folder``'s place once it is whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        make(temporary)
-        _replace(temporary, folder)
-    except ExportError:
-        _replace(temporary, folder.with_name(f"{folder.name}.rejected"))
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return load_artifact(folder)
-
-
-def _replace(temporary: Path, folder: Path) -> None:
-    temporary.chmod(0o755)  # mkdtemp makes it private
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        temporary.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # else another process made the same export first: its is as good
+    with folder_written_whole(folder) as temporary:
+        try:
+            make(temporary)
+        except ExportError:
+            settle(temporary, folder.with_name(f"{folder.name}.rejected"))
             raise
+    return load_artifact(folder)
 
 
 def _digest(identity: dict[str, Any]) -> str:

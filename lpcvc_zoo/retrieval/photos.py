@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from lpcvc_zoo.data import PHOTOS, calibration_pool
+from lpcvc_zoo.exporting.precision import FLOAT, canonical
 from lpcvc_zoo.retrieval import lpcvc_csv
 from lpcvc_zoo.retrieval.files import ImageFinder
 from lpcvc_zoo.retrieval.records import DatasetBuilder, RetrievalDataset
@@ -28,6 +30,15 @@ def load(*, strict: bool = False) -> RetrievalDataset:
 def load_held_out(*, strict: bool = False) -> RetrievalDataset:
     """The photos that calibrate no quantisation, with their texts alone: to score quantised models."""
     return _part(HELD_OUT, strict, "Without the photos that calibrate quantisation.", calibrating=False)
+
+
+def scored_on(dataset: str, precisions: Iterable[str]) -> str:
+    """The dataset's name, or the held-out part's where the bundled photos may have calibrated a precision.
+
+    One name for all precisions, so that they can be compared.
+    """
+    quantised = any(canonical(precision) != FLOAT for precision in precisions)
+    return HELD_OUT if quantised and dataset == NAME else dataset
 
 
 def load_calibration(*, strict: bool = False) -> RetrievalDataset:
