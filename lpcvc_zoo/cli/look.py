@@ -111,16 +111,16 @@ def fetch(
         record = record_of(entry, name.partition(".")[2] or True)
         assert record is not None
         try:
-            path = fetch_checkpoint(record, model=entry.name)
+            paths = fetch_checkpoint(record, model=entry.name)
         except WeightsError as error:  # the others may still be had
             failed = True
             print(f"Error: {error}", file=sys.stderr)
             continue
         notice(entry.name, record)
         model = f"{entry.name}.{record.tag}"
-        fetched[model] = {"path": str(path), "sha": sha_of(path)}
+        fetched[model] = {"path": [str(path) for path in paths], "sha": sha_of(*paths)}
         if not as_json:
-            out.print(f"{model}: {path}", highlight=False, soft_wrap=True)
+            out.print(f"{model}: {' and '.join(map(str, paths))}", highlight=False, soft_wrap=True)
     if as_json:
         print_json(fetched)
     raise typer.Exit(int(failed))
@@ -136,6 +136,8 @@ def _grid(facts: list[tuple[str, str]]) -> Table:
 def _checkpoint(record: Pretrained) -> list[tuple[str, str]]:
     if record.open_clip:
         source = f"open_clip {' '.join(record.open_clip)}"
+    elif record.shipped:
+        source = f"comes with this package: {' and '.join(record.shipped)}"
     else:
         source = record.url or f"{record.repo}/{record.file}"
     pixels = record.preprocessing

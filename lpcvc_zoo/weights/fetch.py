@@ -1,4 +1,4 @@
-"""Published checkpoints as local files: from the cache, the hub or the web, and verified either way.
+"""Published checkpoints as local files: from this package, the cache, the hub or the web, and verified.
 
 A file is taken from the first place that has it: one put by hand where the error message says, the hub's own
 cache or ours, the network. The hub's settings (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN) do what they
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from lpcvc_zoo.data import SHIPPED
 from lpcvc_zoo.entry import Pretrained
 from lpcvc_zoo.errors import WeightsError
 from lpcvc_zoo.weights.download import download
@@ -31,21 +34,25 @@ logger = logging.getLogger(__name__)
 HUB_SPEC = re.compile(r"hf-hub:(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\S+))?")
 
 
-def fetch(record: Pretrained, *, model: str, progress: type[Any] | None = None) -> Path:
-    """The record's checkpoint as a local file, downloaded if need be, size and sha256 checked where known.
+def fetch(record: Pretrained, *, model: str, progress: type[Any] | None = None) -> tuple[Path, ...]:
+    """The files of the record's checkpoint, one unless it is shipped with this package.
+
+    Downloaded if need be, size and sha256 checked where known.
 
     ``model`` is the entry's name, for messages. ``progress`` is a tqdm class that draws the download;
     huggingface_hub's own if left out. WeightsError: not to be had (which file, where it is, and three
     ways on), not allowed, not the published file, no space.
     """
+    if record.shipped is not None:
+        return shipped_files(record.shipped)
     source = source_of(record)
     cached = _on_disk(source)
     # A hub revision may move: only a file put there by hand or known by its hash needs no look at the hub.
     if cached is not None and (cached in source.places or source.sha256 is not None):
-        return cached
+        return (cached,)
     try:
         return (
-            download_from_hub(source, progress) if isinstance(source, HubFile) else download(source, progress)
+            download_from_hub(source, progress) if isinstance(source, HubFile) else download(source, progress),
         )
     except Unreachable as error:
         size = f"{source.size_bytes / 1e6:.1f} MB" if source.size_bytes else "size unknown"
@@ -54,9 +61,18 @@ def fetch(record: Pretrained, *, model: str, progress: type[Any] | None = None) 
         ) from error
 
 
-def find_cached(record: Pretrained) -> Path | None:
-    """The record's checkpoint if a verified copy of it is on this machine, else None. No network."""
-    return _on_disk(source_of(record))
+def is_here(record: Pretrained) -> bool:
+    """Whether a verified copy of the record's checkpoint is on this machine. No network."""
+    return record.shipped is not None or _on_disk(source_of(record)) is not None
+
+
+def shipped_files(names: Sequence[str]) -> tuple[Path, ...]:
+    """Files that come with this package, by name; WeightsError where the installation lacks one."""
+    paths = tuple(SHIPPED / name for name in names)
+    for path in paths:
+        if not path.is_file():
+            raise WeightsError(f"{path} should have come with lpcvc_zoo and is not there. Install it again.")
+    return paths
 
 
 def fetch_hub(spec: str, *, progress: type[Any] | None = None) -> Path:
@@ -88,9 +104,10 @@ def fetch_hub(spec: str, *, progress: type[Any] | None = None) -> Path:
         raise _not_to_be_had(spec, error, "a checkpoint", where, folder) from error
 
 
-def sha_of(path: Path) -> str:
-    """The first 8 hex digits of the file's sha256, for ``tag@sha``; remembered until the file changes."""
-    return sha256_once(path)[:8]
+def sha_of(*paths: Path) -> str:
+    """The first 8 hex digits of the file's sha256, for ``tag@sha``; of several files, of their sha256s."""
+    digests = [sha256_once(path) for path in paths]
+    return (digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest())[:8]
 
 
 def _on_disk(source: Source) -> Path | None:
