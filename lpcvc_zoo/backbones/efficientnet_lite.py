@@ -1,9 +1,9 @@
 """EfficientNet-Lite0 with a small text transformer, meeting in the space of sentence embeddings.
 
-Not a CLIP: nothing was learnt from images with captions. The image tower is a classifier of ImageNet's classes
-followed by ConSE (Norouzi et al., arXiv:1312.5650): an image is the mean of its classes' sentence embeddings
-(MiniLM, of the classes' names), weighted by their probabilities. The text tower is distilled from MiniLM on
-text alone. So an image is seen as a mixture of 1000 kinds of things; what those don't name is not seen.
+Not a CLIP: nothing was learnt from images with captions. The image tower is a classifier of ImageNet's
+classes followed by ConSE (Norouzi et al., arXiv:1312.5650): an image is the mean of its classes' sentence
+embeddings (MiniLM, of the classes' names), weighted by their probabilities. The text tower is distilled from
+MiniLM on text alone. So an image is seen as a mixture of 1000 kinds of things; what those don't name is not seen.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lpcvc_zoo.backbones.text_transformer import LITTLE, TINY, TextShape
+from lpcvc_zoo.backbones.text_transformer import EXTRA_SMALL, TINY, TextShape
 from lpcvc_zoo.entry import Costs, Entry, Preprocessing, Pretrained, TextSpec, costs
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ CLASSES = 1000
 TEXT = TextSpec(context_length=20)
 PREPROCESSING = Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 PAPER = (
-    "EfficientNet-Lite (2020), after EfficientNet, arXiv:1905.11946; Zero-Shot Learning by Convex Combination "
-    "of Semantic Embeddings, arXiv:1312.5650"
+    "EfficientNet-Lite (2020), after EfficientNet, arXiv:1905.11946; Zero-Shot Learning by Convex "
+    "Combination of Semantic Embeddings, arXiv:1312.5650"
 )
 
 
@@ -55,8 +55,8 @@ def _entry(size: int, text: str, shape: TextShape, cost: Costs, **facts: object)
                     shipped=("efficientnet_lite0.safetensors", f"{text}.safetensors"),
                     preprocessing=PREPROCESSING,
                     licence="Apache-2.0",
-                    training_data="ImageNet-1k with labels (image tower); texts of WordNet, Open Clipart, emoji "
-                    "and templates, through MiniLM (text tower); no image with a caption",
+                    training_data="ImageNet-1k with labels (image tower); texts of WordNet, Open Clipart, "
+                    "emoji and templates, through MiniLM (text tower); no image with a caption",
                     paper=PAPER,
                 ),
             ),
@@ -69,8 +69,8 @@ def _entry(size: int, text: str, shape: TextShape, cost: Costs, **facts: object)
 
 
 ENTRIES = (
-    _entry(128, "text_xs", TINY, (5_036_008, 3_618_816, 0.126, 0.008)),
-    _entry(160, "text_xs", TINY, (5_036_008, 3_618_816, 0.2, 0.008)),
-    _entry(224, "text_s", LITTLE, (5_036_008, 3_618_816, 0.385, 0.008)),
-    _entry(288, "text_s", LITTLE, (5_036_008, 3_618_816, 0.64, 0.04)),
+    _entry(128, "text_xxs", TINY, (5_036_008, 3_618_816, 0.126, 0.008)),
+    _entry(160, "text_xxs", TINY, (5_036_008, 3_618_816, 0.2, 0.008)),
+    _entry(224, "text_xs", EXTRA_SMALL, (5_036_008, 3_618_816, 0.385, 0.008)),
+    _entry(288, "text_xs", EXTRA_SMALL, (5_036_008, 3_618_816, 0.64, 0.04)),
 )

@@ -37,7 +37,7 @@ class TextShape(Facts):
 
 
 TINY = TextShape(width=128, layers=2, token_rank=64)
-LITTLE = TextShape(width=192, layers=4, token_rank=64)
+EXTRA_SMALL = TextShape(width=192, layers=4, token_rank=64)
 SMALL = TextShape(width=256, layers=4)
 MEDIUM = TextShape(width=384, layers=6)
 

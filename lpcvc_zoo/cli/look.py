@@ -101,24 +101,23 @@ def fetch(
 ) -> None:
     """Download published checkpoints ahead, for a machine that will have no network."""
     chosen = [(name, registry.get_entry(name)) for name in names]  # all names are checked first
-    from lpcvc_zoo.weights.fetch import fetch as fetch_checkpoint
-    from lpcvc_zoo.weights.fetch import sha_of
+    from lpcvc_zoo.weights.fetch import files_of, sha_of
     from lpcvc_zoo.weights.load import notice, record_of
 
-    fetched: dict[str, dict[str, str]] = {}
+    fetched: dict[str, dict[str, str | list[str]]] = {}
     failed = False
     for name, entry in chosen:
         record = record_of(entry, name.partition(".")[2] or True)
         assert record is not None
         try:
-            paths = fetch_checkpoint(record, model=entry.name)
+            paths = files_of(record, model=entry.name)
         except WeightsError as error:  # the others may still be had
             failed = True
             print(f"Error: {error}", file=sys.stderr)
             continue
         notice(entry.name, record)
         model = f"{entry.name}.{record.tag}"
-        fetched[model] = {"path": [str(path) for path in paths], "sha": sha_of(*paths)}
+        fetched[model] = {"files": list(map(str, paths)), "sha": sha_of(*paths)}
         if not as_json:
             out.print(f"{model}: {' and '.join(map(str, paths))}", highlight=False, soft_wrap=True)
     if as_json:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -34,25 +33,32 @@ logger = logging.getLogger(__name__)
 HUB_SPEC = re.compile(r"hf-hub:(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\S+))?")
 
 
-def fetch(record: Pretrained, *, model: str, progress: type[Any] | None = None) -> tuple[Path, ...]:
-    """The files of the record's checkpoint, one unless it is shipped with this package.
+def files_of(record: Pretrained, *, model: str) -> tuple[Path, ...]:
+    """The files of the record's checkpoint: those that come with this package, else what ``fetch`` gives."""
+    if record.shipped is None:
+        return (fetch(record, model=model),)
+    paths = tuple(SHIPPED / name for name in record.shipped)
+    for path in paths:
+        if not path.is_file():
+            raise WeightsError(f"{path} should have come with lpcvc_zoo and is not there. Install it again.")
+    return paths
 
-    Downloaded if need be, size and sha256 checked where known.
+
+def fetch(record: Pretrained, *, model: str, progress: type[Any] | None = None) -> Path:
+    """The record's checkpoint as a local file, downloaded if need be, size and sha256 checked where known.
 
     ``model`` is the entry's name, for messages. ``progress`` is a tqdm class that draws the download;
     huggingface_hub's own if left out. WeightsError: not to be had (which file, where it is, and three
     ways on), not allowed, not the published file, no space.
     """
-    if record.shipped is not None:
-        return shipped_files(record.shipped)
     source = source_of(record)
     cached = _on_disk(source)
     # A hub revision may move: only a file put there by hand or known by its hash needs no look at the hub.
     if cached is not None and (cached in source.places or source.sha256 is not None):
-        return (cached,)
+        return cached
     try:
         return (
-            download_from_hub(source, progress) if isinstance(source, HubFile) else download(source, progress),
+            download_from_hub(source, progress) if isinstance(source, HubFile) else download(source, progress)
         )
     except Unreachable as error:
         size = f"{source.size_bytes / 1e6:.1f} MB" if source.size_bytes else "size unknown"
@@ -62,17 +68,13 @@ def fetch(record: Pretrained, *, model: str, progress: type[Any] | None = None) 
 
 
 def is_here(record: Pretrained) -> bool:
-    """Whether a verified copy of the record's checkpoint is on this machine. No network."""
-    return record.shipped is not None or _on_disk(source_of(record)) is not None
+    """Whether the record's checkpoint needs no network: it came with this package, or is in a cache."""
+    return record.shipped is not None or find_cached(record) is not None
 
 
-def shipped_files(names: Sequence[str]) -> tuple[Path, ...]:
-    """Files that come with this package, by name; WeightsError where the installation lacks one."""
-    paths = tuple(SHIPPED / name for name in names)
-    for path in paths:
-        if not path.is_file():
-            raise WeightsError(f"{path} should have come with lpcvc_zoo and is not there. Install it again.")
-    return paths
+def find_cached(record: Pretrained) -> Path | None:
+    """The record's checkpoint if a verified copy of it is on this machine, else None. No network."""
+    return _on_disk(source_of(record))
 
 
 def fetch_hub(spec: str, *, progress: type[Any] | None = None) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lpcvc_zoo.entry import Entry
-from lpcvc_zoo.weights.fetch import shipped_files
+from lpcvc_zoo.weights.fetch import files_of
 from lpcvc_zoo.weights.hashes import sha256_once
 from lpcvc_zoo.weights.load import HUB, Choice, record_of
 
@@ -24,7 +24,7 @@ def identity_of(entry: Entry, choice: Choice) -> Any:
     if record is not None:
         facts = record.model_dump(mode="json", exclude={"scores"})
         if record.shipped is not None:
-            facts["sha256"] = [sha256_once(path) for path in shipped_files(record.shipped)]
+            facts["sha256"] = [sha256_once(path) for path in files_of(record, model=entry.name)]
         return facts
     if str(choice).startswith(HUB):
         return choice

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from lpcvc_zoo.entry import Entry, Preprocessing, Pretrained
 from lpcvc_zoo.errors import WeightsError
-from lpcvc_zoo.weights.fetch import fetch, fetch_hub, sha_of
+from lpcvc_zoo.weights.fetch import fetch_hub, files_of, sha_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,7 +97,7 @@ def _one(entry: Entry, source: bool | Source) -> Checkpoint:
 
     record = record_of(entry, source)
     if record is not None:
-        paths, name, preprocessing = fetch(record, model=entry.name), record.tag, record.preprocessing
+        paths, name, preprocessing = files_of(record, model=entry.name), record.tag, record.preprocessing
         notice(entry.name, record)
     elif isinstance(source, str) and source.startswith(HUB):
         paths, name, preprocessing = (fetch_hub(source),), source.removeprefix(HUB), entry.preprocessing
