@@ -21,7 +21,8 @@ MATERIALS = (
 )  # fmt: skip
 PARTS = (
     "roof", "handle", "handles", "wheels", "stripes", "spots", "door", "windows", "tail", "wings", "beak",
-    "legs", "eyes", "ears", "fur", "feathers", "petals", "leaves", "dome", "tower", "towers", "columns", "arch",
+    "legs", "eyes", "ears",
+    "fur", "feathers", "petals", "leaves", "dome", "tower", "towers", "columns", "arch",
     "hat", "shirt", "jacket", "helmet", "collar", "lid", "label", "edge", "frame", "seat", "cover", "stem",
     "horns", "mane", "fins", "blade", "button", "strap", "sleeves", "sail", "hull", "steps", "bars", "cap",
 )  # fmt: skip
