@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from minilm import class_embeddings
+from minilm import class_embeddings, whitening
 from ship import save
 from torch import Tensor, nn
 
@@ -44,7 +44,8 @@ def image_tower() -> nn.Module:
     published["classifier.weight"] /= TEMPERATURE
     published["classifier.bias"] /= TEMPERATURE
     tower.get_submodule("trunk").load_state_dict(published)
-    tower.get_parameter("class_embeddings.weight").copy_(torch.from_numpy(class_embeddings()).T)
+    embeddings = torch.from_numpy(class_embeddings() @ whitening())
+    tower.get_parameter("class_embeddings.weight").copy_(embeddings.T)
     return tower
 
 

@@ -1,6 +1,6 @@
 r"""A tower of a run as a file that comes with the package: fp16, small tensors in fp32.
 
-    python benchmarks/recipes/ship.py runs/text_xs text --data texts \
+    python benchmarks/recipes/ship.py runs/text_xs text --whiten --data texts \
         --out lpcvc_zoo/data/weights/text_xs.safetensors
 
 Also writes what the run was trained on, as the start of each image's and text's sha256, to ``trained_on/``
@@ -32,9 +32,11 @@ def main() -> None:
     arguments.add_argument("run", type=Path, help="the folder that lpcvc-zoo train wrote")
     arguments.add_argument("tower", choices=TOWERS)
     arguments.add_argument("--out", type=Path, required=True)
+    arguments.add_argument("--whiten", action="store_true", help="where the teacher did not yet")
     arguments.add_argument("--data", required=True, help="what the run's data is called: texts, pictures")
     options = arguments.parse_args()
-    save(load_file(options.run / BEST), options.tower, options.out)
+    tensors = load_file(options.run / BEST)
+    save(whitened(tensors) if options.whiten else tensors, options.tower, options.out)
     lines = (options.run / DATA).read_text().splitlines()
     shortened = sorted({line[: line.index(" ") + 1 + DIGITS] for line in lines})
     path = TRAINED_ON / f"{options.data}.txt.gz"
@@ -44,12 +46,12 @@ def main() -> None:
 
 
 def save(tensors: Mapping[str, Tensor], tower: str, path: Path) -> None:
-    """One tower, its embedding turned by ``minilm.whitening``.
+    """One tower.
 
     Matrices in fp16; what has one dimension (norms, biases) stays in fp32: it is small, and may be far from
     1. The image tower's file also has the scale of cosines.
     """
-    kept = turned({name: tensor for name, tensor in tensors.items() if name.startswith(f"{tower}.")})
+    kept = {name: tensor for name, tensor in tensors.items() if name.startswith(f"{tower}.")}
     if tower == "image":
         kept["logit_scale"] = tensors["logit_scale"]
     halved = {
@@ -62,14 +64,10 @@ def save(tensors: Mapping[str, Tensor], tower: str, path: Path) -> None:
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
-def turned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tower with the whitening in its last layer, which is the last one that gives an embedding."""
-    matrix = torch.from_numpy(whitening())
-    if "text.text_projection" in tensors:
-        return tensors | {"text.text_projection": tensors["text.text_projection"] @ matrix}
-    last = [name for name, tensor in tensors.items() if tensor.ndim == 2 and len(tensor) == len(matrix)][-1]
-    bias = last.removesuffix("weight") + "bias"
-    return tensors | {name: matrix @ tensors[name] for name in (last, bias) if name in tensors}
+def whitened(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The towers with ``minilm.whitening`` in the text tower's last layer."""
+    name = "text.text_projection"
+    return tensors | {name: tensors[name] @ torch.from_numpy(whitening())}
 
 
 if __name__ == "__main__":
