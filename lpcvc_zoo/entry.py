@@ -76,7 +76,8 @@ class Pretrained(Facts):
     """One published checkpoint of an entry, by its tag.
 
     Either ``open_clip`` names an (architecture, tag) pair that open_clip resolves, or ``repo`` and
-    ``file`` name a file on the Hugging Face hub, or ``url`` a plain download.
+    ``file`` name a file on the Hugging Face hub, or ``url`` a plain download, or ``shipped`` files that come
+    with this package and make up the checkpoint together (a tower may be shared by several entries).
     """
 
     tag: str = Field(pattern=r"^[a-z0-9][a-z0-9_\-]*$")
@@ -85,6 +86,7 @@ class Pretrained(Facts):
     file: str | None = None
     revision: str | None = None
     url: str | None = None
+    shipped: tuple[str, ...] | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
     size_bytes: int | None = None
     preprocessing: Preprocessing
@@ -95,9 +97,9 @@ class Pretrained(Facts):
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Pretrained:
-        sources = [self.open_clip, self.repo, self.url]
+        sources = [self.open_clip, self.repo, self.url, self.shipped]
         if sum(source is not None for source in sources) != 1:
-            raise ValueError("name exactly one source: open_clip=, repo= (with file=), or url=")
+            raise ValueError("name exactly one source: open_clip=, repo= (with file=), url= or shipped=")
         if (self.repo is None) != (self.file is None):
             raise ValueError("repo= and file= go together")
         return self

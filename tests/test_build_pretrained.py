@@ -182,7 +182,7 @@ def test_fetch_gives_what_can_be_had_and_says_what_cannot(published, capsys) -> 
         main(["fetch", f"{PUBLISHED}.yfcc15m", "mobileclip_s0.datacompdr", "--json"])
     said = capsys.readouterr()
     assert ended.value.code == 1
-    assert json.loads(said.out)[f"{PUBLISHED}.yfcc15m"]["path"] == str(published)
+    assert json.loads(said.out)[f"{PUBLISHED}.yfcc15m"]["files"] == [str(published)]
     assert "Three ways on" in said.err
     with pytest.raises(SystemExit):
         main(["fetch", PUBLISHED, "mobilclip_s0"])

@@ -293,6 +293,18 @@ def test_every_epoch_meets_every_item_once_and_processes_share_it() -> None:
     assert [*Order(10, 4, 6, 3, seed=1)] == alone[3:]
 
 
+def test_texts_of_like_length_share_a_batch_and_none_is_left_out() -> None:
+    lengths = np.random.default_rng(0).integers(3, 20, 1000)
+    batches = [[item for _, item in keys] for keys in Order(1000, 10, 200, 0, seed=1, lengths=lengths)]
+    for epoch in (batches[:100], batches[100:]):
+        assert sorted(item for batch in epoch for item in batch) == [*range(1000)]
+        spread = [np.ptp(lengths[batch]) for batch in epoch]
+        assert np.mean(spread) < 1
+        middle = [float(np.median(lengths[batch])) for batch in epoch]
+        assert middle != sorted(middle), "short ones don't come first"
+    assert batches[:100] != batches[100:]
+
+
 def test_siblings_are_different_texts_of_their_image_and_false_texts_are_none_of_its_own(folder) -> None:
     samples = made_samples(folder, tiny_model("lpcvc2026_sample"), Augment(), siblings=2, negatives=3)
     batch = samples.__getitems__([(0, place) for place in range(6)])

@@ -6,12 +6,16 @@ A family imports this file inside ``make``: it needs torch and open_clip.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import open_clip
 from torch import Tensor, nn
 
 from lpcvc_zoo.model import Towers
+
+if TYPE_CHECKING:
+    from lpcvc_zoo.backbones.text_transformer import TextShape
+    from lpcvc_zoo.entry import TextSpec
 
 # Added to an attention logit, this leaves a weight of e^-100 or so: nothing in fp32 and in fp16. Minus
 # infinity gives NaN in fp16, and a far larger value would waste the range of a quantised addition.
@@ -30,7 +34,7 @@ class TextTower(nn.Module):
     def __init__(self, built: nn.Module, eot_id: int) -> None:
         super().__init__()
         self.eot_id = eot_id
-        self.token_embedding = cast(nn.Embedding, built.token_embedding)
+        self.token_embedding: nn.Module = cast(nn.Embedding, built.token_embedding)
         self.positional_embedding = cast(nn.Parameter, built.positional_embedding)
         self.transformer = cast(nn.Module, built.transformer)
         self.ln_final = cast(nn.Module, built.ln_final)
@@ -53,6 +57,26 @@ def pool_at_eot(hidden: Tensor, ids: Tensor, eot_id: int) -> Tensor:
     """The hidden state ``[N, C]`` at the end-of-text id: one product, no ArgMax and no Gather."""
     at_eot = (ids == eot_id).to(hidden.dtype).unsqueeze(1)
     return (at_eot @ hidden).squeeze(1)
+
+
+def small_text_tower(shape: TextShape, spec: TextSpec, embed_dim: int) -> TextTower:
+    """A text transformer alone, for an image tower that open_clip does not have."""
+    tower = TextTower(
+        open_clip.transformer.TextTransformer(**shape.config(spec), output_dim=embed_dim), spec.eot_id
+    )
+    if shape.token_rank is not None:
+        factorise(tower, shape.token_rank)
+    return tower
+
+
+def factorise(tower: nn.Module, rank: int) -> None:
+    """Make a text tower's token embedding a table of width ``rank`` and a matrix, in place; both are new."""
+    whole = cast(nn.Embedding, tower.token_embedding)
+    vocab_size, width = whole.weight.shape
+    table, up = nn.Embedding(vocab_size, rank), nn.Linear(rank, width, bias=False)
+    nn.init.normal_(table.weight)
+    nn.init.normal_(up.weight, std=0.02 * rank**-0.5)  # together as large as open_clip's table
+    tower.token_embedding = nn.Sequential(table, up)
 
 
 def clip_towers(config: Mapping[str, Any], eot_id: int) -> Towers:

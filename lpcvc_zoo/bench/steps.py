@@ -97,9 +97,9 @@ def weights(entry: Entry, pretrained: bool | None) -> str:
         return UNTRAINED
     if pretrained:
         return entry.pretrained[0].tag
-    from lpcvc_zoo.weights.fetch import find_cached
+    from lpcvc_zoo.weights.fetch import is_here
 
-    here = (record.tag for record in entry.pretrained if find_cached(record) is not None)
+    here = (record.tag for record in entry.pretrained if is_here(record))
     return next(here, UNTRAINED)
 
 

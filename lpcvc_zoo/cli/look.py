@@ -101,26 +101,25 @@ def fetch(
 ) -> None:
     """Download published checkpoints ahead, for a machine that will have no network."""
     chosen = [(name, registry.get_entry(name)) for name in names]  # all names are checked first
-    from lpcvc_zoo.weights.fetch import fetch as fetch_checkpoint
-    from lpcvc_zoo.weights.fetch import sha_of
+    from lpcvc_zoo.weights.fetch import files_of, sha_of
     from lpcvc_zoo.weights.load import notice, record_of
 
-    fetched: dict[str, dict[str, str]] = {}
+    fetched: dict[str, dict[str, str | list[str]]] = {}
     failed = False
     for name, entry in chosen:
         record = record_of(entry, name.partition(".")[2] or True)
         assert record is not None
         try:
-            path = fetch_checkpoint(record, model=entry.name)
+            paths = files_of(record, model=entry.name)
         except WeightsError as error:  # the others may still be had
             failed = True
             print(f"Error: {error}", file=sys.stderr)
             continue
         notice(entry.name, record)
         model = f"{entry.name}.{record.tag}"
-        fetched[model] = {"path": str(path), "sha": sha_of(path)}
+        fetched[model] = {"files": list(map(str, paths)), "sha": sha_of(*paths)}
         if not as_json:
-            out.print(f"{model}: {path}", highlight=False, soft_wrap=True)
+            out.print(f"{model}: {' and '.join(map(str, paths))}", highlight=False, soft_wrap=True)
     if as_json:
         print_json(fetched)
     raise typer.Exit(int(failed))
@@ -136,6 +135,8 @@ def _grid(facts: list[tuple[str, str]]) -> Table:
 def _checkpoint(record: Pretrained) -> list[tuple[str, str]]:
     if record.open_clip:
         source = f"open_clip {' '.join(record.open_clip)}"
+    elif record.shipped:
+        source = f"comes with this package: {' and '.join(record.shipped)}"
     else:
         source = record.url or f"{record.repo}/{record.file}"
     pixels = record.preprocessing

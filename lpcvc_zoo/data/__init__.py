@@ -1,4 +1,4 @@
-"""The bundled photo benchmark's files; ``load_dataset("photos")`` reads them as a dataset."""
+"""What comes with the package: the photo benchmark (``load_dataset("photos")``), and trained weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 PHOTOS = Path(__file__).parent / "photos"
+SHIPPED = Path(__file__).parent / "weights"
 CALIBRATION_PHOTOS = 48  # of 163
 
 

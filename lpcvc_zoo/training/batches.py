@@ -58,10 +58,17 @@ class Batch:
         return Batch(**{name: change(tensor) for name, tensor in self._tensors().items()})
 
 
+_WINDOW = 64  # batches among which items of like length are put together
+
+
 @dataclass(frozen=True)
 class Order(Sampler[list[Key]]):
     """Each process's share of every step from ``start`` on: ``batch_size`` items in all, no item twice an
-    epoch; what does not fill a batch at an epoch's end is left to the next epoch's order."""
+    epoch; what does not fill a batch at an epoch's end is left to the next epoch's order.
+
+    ``lengths``: of texts that cost what the longest of their batch costs; then those of like length go into
+    one batch, and the batches are shuffled.
+    """
 
     items: int
     batch_size: int
@@ -70,6 +77,7 @@ class Order(Sampler[list[Key]]):
     seed: int
     rank: int = 0
     processes: int = 1
+    lengths: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return self.steps - self.start
@@ -81,9 +89,20 @@ class Order(Sampler[list[Key]]):
         for step in range(self.start, self.steps):
             if step // per_epoch != epoch:
                 epoch = step // per_epoch
-                order = np.random.default_rng([self.seed, epoch]).permutation(self.items)
+                random = np.random.default_rng([self.seed, epoch])
+                order = random.permutation(self.items)[: per_epoch * self.batch_size]
+                if self.lengths is not None:
+                    order = self._alike(order, self.lengths, random)
             begin = step % per_epoch * self.batch_size + self.rank * share
             yield [(epoch, int(item)) for item in order[begin : begin + share]]
+
+    def _alike(
+        self, order: NDArray[np.int64], lengths: NDArray[np.int64], random: np.random.Generator
+    ) -> NDArray[np.int64]:
+        window = _WINDOW * self.batch_size
+        parts = [order[begin : begin + window] for begin in range(0, len(order), window)]
+        alike = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
+        return random.permutation(alike.reshape(-1, self.batch_size)).ravel()
 
 
 @dataclass
@@ -109,6 +128,13 @@ class Samples(Dataset[Batch]):
 
     def __len__(self) -> int:
         return len(self.choices)
+
+    @property
+    def lengths(self) -> NDArray[np.int64] | None:
+        """Tokens of each text, where texts alone are trained on and pads cost nothing but time."""
+        if self.with_images or self.ids is None or self.ids.lengths is None:
+            return None
+        return self.ids.lengths[self.choices]
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         if not self.with_images:

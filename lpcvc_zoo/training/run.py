@@ -71,6 +71,7 @@ def _loop(run: Run, asked: Callable[[], bool], workers: int, save_steps: int) ->
         recipe.seed,
         group.rank,
         group.processes,
+        run.samples.lengths,
     )
     records = Records(run.folder.path, stepper.taken) if group.is_first else None
     if records is not None and records.board is None:

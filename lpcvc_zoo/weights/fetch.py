@@ -1,4 +1,4 @@
-"""Published checkpoints as local files: from the cache, the hub or the web, and verified either way.
+"""Published checkpoints as local files: from this package, the cache, the hub or the web, and verified.
 
 A file is taken from the first place that has it: one put by hand where the error message says, the hub's own
 cache or ours, the network. The hub's settings (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN) do what they
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from lpcvc_zoo.data import SHIPPED
 from lpcvc_zoo.entry import Pretrained
 from lpcvc_zoo.errors import WeightsError
 from lpcvc_zoo.weights.download import download
@@ -29,6 +31,17 @@ from lpcvc_zoo.weights.sources import HubFile, Source, Unreachable, check, hub_f
 logger = logging.getLogger(__name__)
 
 HUB_SPEC = re.compile(r"hf-hub:(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\S+))?")
+
+
+def files_of(record: Pretrained, *, model: str) -> tuple[Path, ...]:
+    """The files of the record's checkpoint: those that come with this package, else what ``fetch`` gives."""
+    if record.shipped is None:
+        return (fetch(record, model=model),)
+    paths = tuple(SHIPPED / name for name in record.shipped)
+    for path in paths:
+        if not path.is_file():
+            raise WeightsError(f"{path} should have come with lpcvc_zoo and is not there. Install it again.")
+    return paths
 
 
 def fetch(record: Pretrained, *, model: str, progress: type[Any] | None = None) -> Path:
@@ -52,6 +65,11 @@ def fetch(record: Pretrained, *, model: str, progress: type[Any] | None = None) 
         raise _not_to_be_had(
             f"{model}.{record.tag}", error, source.places[0].name, f"{source.url} ({size})", source.places[0]
         ) from error
+
+
+def is_here(record: Pretrained) -> bool:
+    """Whether the record's checkpoint needs no network: it came with this package, or is in a cache."""
+    return record.shipped is not None or find_cached(record) is not None
 
 
 def find_cached(record: Pretrained) -> Path | None:
@@ -88,9 +106,10 @@ def fetch_hub(spec: str, *, progress: type[Any] | None = None) -> Path:
         raise _not_to_be_had(spec, error, "a checkpoint", where, folder) from error
 
 
-def sha_of(path: Path) -> str:
-    """The first 8 hex digits of the file's sha256, for ``tag@sha``; remembered until the file changes."""
-    return sha256_once(path)[:8]
+def sha_of(*paths: Path) -> str:
+    """The first 8 hex digits of the file's sha256, for ``tag@sha``; of several files, of their sha256s."""
+    digests = [sha256_once(path) for path in paths]
+    return (digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest())[:8]
 
 
 def _on_disk(source: Source) -> Path | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lpcvc_zoo.entry import Entry
+from lpcvc_zoo.weights.fetch import files_of
 from lpcvc_zoo.weights.hashes import sha256_once
 from lpcvc_zoo.weights.load import HUB, Choice, record_of
 
@@ -21,7 +22,10 @@ def identity_of(entry: Entry, choice: Choice) -> Any:
         return [identity_of(entry, source) for source in choice]
     record = record_of(entry, choice)
     if record is not None:
-        return record.model_dump(mode="json", exclude={"scores"})
+        facts = record.model_dump(mode="json", exclude={"scores"})
+        if record.shipped is not None:
+            facts["sha256"] = [sha256_once(path) for path in files_of(record, model=entry.name)]
+        return facts
     if str(choice).startswith(HUB):
         return choice
     path = Path(str(choice)).expanduser()

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from lpcvc_zoo.entry import Entry, Preprocessing, Pretrained
 from lpcvc_zoo.errors import WeightsError
-from lpcvc_zoo.weights.fetch import fetch, fetch_hub, sha_of
+from lpcvc_zoo.weights.fetch import fetch_hub, files_of, sha_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,22 +97,25 @@ def _one(entry: Entry, source: bool | Source) -> Checkpoint:
 
     record = record_of(entry, source)
     if record is not None:
-        path, name, preprocessing = fetch(record, model=entry.name), record.tag, record.preprocessing
+        paths, name, preprocessing = files_of(record, model=entry.name), record.tag, record.preprocessing
         notice(entry.name, record)
     elif isinstance(source, str) and source.startswith(HUB):
-        path, name, preprocessing = fetch_hub(source), source.removeprefix(HUB), entry.preprocessing
+        paths, name, preprocessing = (fetch_hub(source),), source.removeprefix(HUB), entry.preprocessing
     else:
-        path = Path(str(source)).expanduser()
-        name, preprocessing = path.name, entry.preprocessing
+        paths = (Path(str(source)).expanduser(),)
+        name, preprocessing = paths[0].name, entry.preprocessing
     what = f"{name} for {entry.name}"
-    tensors = to_own_names(read_tensors(path), what=what)
-    own = None if record is not None else read_facts(path).get("preprocessing")
+    stored: dict[str, Tensor] = {}
+    for path in paths:
+        stored |= read_tensors(path)
+    tensors = to_own_names(stored, what=what)
+    own = None if record is not None else read_facts(paths[0]).get("preprocessing")
     if own is not None:
         try:
             preprocessing = Preprocessing.model_validate(own)
         except ValidationError:
             raise WeightsError(f"{what} was trained with the preprocessing {own}, which is none.") from None
-    return Checkpoint(tensors, preprocessing, f"{name}@{sha_of(path)}", what)
+    return Checkpoint(tensors, preprocessing, f"{name}@{sha_of(*paths)}", what)
 
 
 def record_of(entry: Entry, source: bool | Source) -> Pretrained | None:

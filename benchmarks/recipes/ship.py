@@ -1,0 +1,66 @@
+"""A tower of a run as a file that comes with the package: fp16, small tensors in fp32.
+
+    python benchmarks/recipes/ship.py runs/text_xs text --out lpcvc_zoo/data/weights/text_xs.safetensors
+
+Also writes what the run was trained on, as the start of each image's and text's sha256, to ``trained_on/``
+beside this file: the tests hold the bundled benchmark against it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lpcvc_zoo.contract import TOWERS
+from lpcvc_zoo.files import written_whole
+from lpcvc_zoo.training.folder import BEST, DATA
+
+TRAINED_ON = Path(__file__).parent / "trained_on"
+DIGITS = 10  # of a sha256: two of a million items share them with a chance of one half
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description="Keep one tower of a checkpoint, in fp16.")
+    arguments.add_argument("run", type=Path, help="the folder that lpcvc-zoo train wrote")
+    arguments.add_argument("tower", choices=TOWERS)
+    arguments.add_argument("--out", type=Path, required=True)
+    options = arguments.parse_args()
+    save(load_file(options.run / BEST), options.tower, options.out)
+    lines = (options.run / DATA).read_text().splitlines()
+    shortened = sorted({line[: line.index(" ") + 1 + DIGITS] for line in lines})
+    path = TRAINED_ON / f"{options.out.stem}.txt.gz"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(gzip.compress("\n".join(shortened).encode(), mtime=0))
+    print(f"{path}: {len(shortened)} items")
+
+
+def save_tower(module: nn.Module, tower: str, path: Path) -> None:
+    """A tower of our own, with a scale of cosines beside an image tower: none was learnt."""
+    tensors = {f"{tower}.{name}": tensor for name, tensor in module.state_dict().items()}
+    save({**tensors, "logit_scale": torch.tensor(0.0)}, tower, path)
+
+
+def save(tensors: Mapping[str, Tensor], tower: str, path: Path) -> None:
+    """Matrices in fp16; what has one dimension (norms, biases) stays in fp32: it is small, and may be far
+    from 1. The image tower's file also has the scale of cosines."""
+    kept = {name: tensor for name, tensor in tensors.items() if name.startswith(f"{tower}.")}
+    if tower == "image":
+        kept["logit_scale"] = tensors["logit_scale"]
+    halved = {
+        name: tensor.half() if tensor.ndim > 1 and tensor.is_floating_point() else tensor
+        for name, tensor in kept.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in halved.items()}, temporary)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

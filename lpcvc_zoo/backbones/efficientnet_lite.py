@@ -1,0 +1,76 @@
+"""EfficientNet-Lite0 with a small text transformer, meeting in the space of sentence embeddings.
+
+Not a CLIP: nothing was learnt from images with captions. The image tower is a classifier of ImageNet's
+classes followed by ConSE (Norouzi et al., arXiv:1312.5650): an image is the mean of its classes' sentence
+embeddings (MiniLM, of the classes' names), weighted by their probabilities. The text tower is distilled from
+MiniLM on text alone. So an image is seen as a mixture of 1000 kinds of things; what those don't name is not
+seen.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lpcvc_zoo.backbones.text_transformer import EXTRA_SMALL, TINY, TextShape
+from lpcvc_zoo.entry import Costs, Entry, Preprocessing, Pretrained, TextSpec, costs
+
+if TYPE_CHECKING:
+    from lpcvc_zoo.model import Towers
+
+EMBED_DIM = 384  # of MiniLM's sentence embeddings
+CLASSES = 1000
+TEXT = TextSpec(context_length=20)
+PREPROCESSING = Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+PAPER = (
+    "EfficientNet-Lite (2020), after EfficientNet, arXiv:1905.11946; Zero-Shot Learning by Convex "
+    "Combination of Semantic Embeddings, arXiv:1312.5650"
+)
+
+
+def make(shape: TextShape) -> Towers:
+    import timm
+    from torch import nn
+
+    from lpcvc_zoo.backbones._conse import ConSETower
+    from lpcvc_zoo.backbones._towers import small_text_tower
+    from lpcvc_zoo.model import Towers
+
+    trunk: nn.Module = timm.create_model("tf_efficientnet_lite0", num_classes=CLASSES)
+    return Towers(ConSETower(trunk, CLASSES, EMBED_DIM), small_text_tower(shape, TEXT, EMBED_DIM))
+
+
+def _entry(size: int, text: str, shape: TextShape, cost: Costs, **facts: object) -> Entry:
+    return Entry.model_validate(
+        {
+            "name": f"efficientnet_lite0_{size}_{text}",
+            "family": "efficientnet_lite",
+            "make": partial(make, shape),
+            "image_size": size,
+            "embed_dim": EMBED_DIM,
+            "text": TEXT,
+            "preprocessing": PREPROCESSING,
+            "pretrained": (
+                Pretrained(
+                    tag="conse_minilm",
+                    shipped=("efficientnet_lite0.safetensors", f"{text}.safetensors"),
+                    preprocessing=PREPROCESSING,
+                    licence="Apache-2.0",
+                    training_data="ImageNet-1k with labels (image tower); texts of WordNet, Open Clipart, "
+                    "emoji and templates, through MiniLM (text tower); no image with a caption",
+                    paper=PAPER,
+                ),
+            ),
+            "licence": "Apache-2.0",
+            "paper": PAPER,
+            **costs(cost),
+            **facts,
+        }
+    )
+
+
+ENTRIES = (
+    _entry(128, "text_xxs", TINY, (5_036_008, 3_618_816, 0.127, 0.00828), quick=True),
+    _entry(224, "text_xs", EXTRA_SMALL, (5_036_008, 5_031_808, 0.3856, 0.0363)),
+    _entry(288, "text_xs", EXTRA_SMALL, (5_036_008, 5_031_808, 0.6363, 0.0363)),
+)
