@@ -57,7 +57,7 @@ def _entry(name: str, cost: Costs, trunk: str, shape: TextShape, paper: str, **f
 def _distilled(name: str, cost: Costs, trunk: str, paper: str, **facts: object) -> Entry:
     """In the space of the family efficientnet_lite, which taught the image tower and lends its text tower."""
     sizes = {"text": DISTILLED_TEXT, "embed_dim": DISTILLED_DIM, "image_size": DISTILLED_SIZE}
-    make_it = partial(make, trunk, EXTRA_SMALL, *sizes.values())
+    make_it = partial(make, trunk, EXTRA_SMALL, DISTILLED_TEXT, DISTILLED_DIM, DISTILLED_SIZE)
     return _entry(name, cost, trunk, EXTRA_SMALL, paper, make=make_it, **sizes, **facts)
 
 
