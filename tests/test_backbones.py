@@ -99,13 +99,15 @@ def test_both_contracts_give_one_text_embedding_and_pads_are_put_back(built) -> 
         torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
         ids = torch.from_numpy(get_contract("lpcvc2026_sample").prepare_text(TEXTS))
         after_eot = ((ids == EOT).cumsum(1) - (ids == EOT).int()) > 0
-        bare = towers.text(torch.where(after_eot, entry.text.pad_id, ids).int())
+        padded = torch.where(after_eot, entry.text.pad_id, ids).int()
+        bare = towers.text(padded[:, : entry.text.context_length])
         torch.testing.assert_close(first, nn.functional.normalize(bare, dim=1), atol=1e-6, rtol=0)
 
 
 def test_a_shorter_sequence_is_exact_for_causal_towers_and_a_trade_for_others(built) -> None:
     entry, towers = built
-    whole, cut = (under(entry, towers, "lpcvc2026", text_length=length) for length in (77, 16))
+    lengths = (entry.text.context_length, 16)
+    whole, cut = (under(entry, towers, "lpcvc2026", text_length=length) for length in lengths)
     text = whole.contract.prepare_text(TEXTS)
     with torch.no_grad():
         difference = (whole.encode_text(text) - cut.encode_text(text)).abs().max()
@@ -120,7 +122,7 @@ def test_masks_are_finite_even_in_half_precision(built) -> None:
 
 def test_fused_equals_unfused_and_leaves_no_batch_norm(built) -> None:  # last: it changes the towers
     entry, towers = built
-    ids = torch.zeros(2, 77, dtype=torch.int32)
+    ids = torch.zeros(2, entry.text.context_length, dtype=torch.int32)
     ids[:, :3] = torch.tensor([[49406, 320, EOT], [49406, 2368, EOT]])
     with torch.no_grad():
         want = towers.image(images(entry)), towers.text(ids)

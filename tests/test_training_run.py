@@ -151,11 +151,23 @@ def test_the_recall_of_an_epoch_is_what_evaluate_gives(data, tmp_path) -> None:
             {"model": NORMED, "optimiser": {"lr": 0.01, "ema": 0.9, "layer_decay": 0.8}, "accumulate": 2},
             id="norms, dropout, average, parts",
         ),
+        pytest.param(
+            {
+                "losses": [{"kind": "feature", "teacher": "t", "towers": ["image"]}],
+                "teachers": [{"name": "t", "model": NAME, "live": True}],
+                "augment": {"mix": 0.5},
+            },
+            id="a live teacher, mixed pictures",
+        ),
     ],
 )
 def test_a_run_stopped_anywhere_and_resumed_is_the_undisturbed_one_bit_for_bit(
     data, tmp_path, monkeypatch, fields
 ) -> None:
+    if "teachers" in fields:
+        train(recipe(data, epochs=1), tmp_path / "teacher")
+        checkpoint = str(tmp_path / "teacher" / "model.safetensors")
+        fields = fields | {"teachers": [fields["teachers"][0] | {"pretrained": checkpoint}]}
     chosen = recipe(data, **fields)
     train(chosen, tmp_path / "whole")
     for allowed in (3, 1, 2, 100):  # steps until the power is gone again; saved after each one

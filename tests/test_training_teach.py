@@ -22,12 +22,15 @@ from lpcvc_zoo.model import unit_length
 from lpcvc_zoo.retrieval.evaluate import evaluate
 from lpcvc_zoo.training import losses as terms
 from lpcvc_zoo.training import teachers
+from lpcvc_zoo.training.augment import Augmenter
+from lpcvc_zoo.training.batches import Samples
 from lpcvc_zoo.training.losses import Embedded, Objective
-from lpcvc_zoo.training.recipe import Loss, Optimiser, Recipe, checked
+from lpcvc_zoo.training.recipe import Augment, Loss, Optimiser, Recipe, checked
 from lpcvc_zoo.training.run import train
 from lpcvc_zoo.training.soup import soup
 from lpcvc_zoo.training.sources import read_training
 from lpcvc_zoo.training.student import checkpoint_activations, parameter_groups, student_of
+from lpcvc_zoo.training.texts import text_pool
 
 SAMPLE = "lpcvc2026_sample"
 CPU = torch.device("cpu")
@@ -271,6 +274,102 @@ def test_an_image_tower_learns_from_images_alone(data, teacher, tmp_path) -> Non
     train(recipe(data, epochs=2, **fields), tmp_path / "run")
     steps = np.genfromtxt(tmp_path / "run" / "steps.csv", delimiter=",", names=True)
     assert steps["loss"][-1] < steps["loss"][0]
+
+
+# Live teachers
+
+
+def live(data: Path, teacher: Path, /, **fields: Any) -> Recipe:
+    """Distilling the image tower from pictures that are changed and mixed."""
+    document = {
+        "losses": [{"kind": "feature", "teacher": "t", "towers": ["image"]}],
+        "teachers": [{"name": "t", "model": NAME, "pretrained": str(teacher), "live": True}],
+        "data": {"images": str(data)}, "augment": {"crop": 0.4, "mix": 0.5},
+    }  # fmt: skip
+    return recipe(data, **document | fields)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_live_teacher_says_of_changed_pictures_what_the_model_says(data, teacher, cached) -> None:
+    taught = live(data, teacher, augment={"crop": 0.4}, data={"images": str(data), "cache": cached})
+    contract = get_contract(SAMPLE)
+    lesson = teachers.lessons(taught, contract, (), (), device=CPU, workers=0)["t"]
+    assert lesson.images is None
+    model = build(NAME, pretrained=teacher, contract=SAMPLE)
+    assert lesson.dim == model.entry.embed_dim
+    size = model.entry.image_size
+    pixels = torch.randint(0, 256, (3, 3, size, size), generator=torch.Generator().manual_seed(0))
+    host = pixels.float() / 255
+    if not cached:
+        edge = contract.image.height
+        host = functional.interpolate(host, (edge, edge), mode="nearest")
+    with torch.no_grad():
+        if cached:  # the graph would resize them first
+            adapter = model.image_encoder.adapter
+            wanted = unit_length(model.image_tower(host * adapter.scale + adapter.shift))
+        else:
+            wanted = model.encode_image(host)
+    given = pixels.to(torch.uint8) if cached else host
+    torch.testing.assert_close(lesson.live(given), wanted)
+
+
+def test_a_live_teacher_looks_at_its_own_size(data, teacher) -> None:
+    lesson = teachers.lessons(live(data, teacher), get_contract(SAMPLE), (), (), device=CPU, workers=0)["t"]
+    small = torch.full((2, 3, 16, 16), 77, dtype=torch.uint8)
+    large = torch.full((2, 3, lesson.live.size, lesson.live.size), 77, dtype=torch.uint8)
+    torch.testing.assert_close(lesson.live(small), lesson.live(large))
+
+
+def test_a_student_follows_a_live_teacher_where_nothing_is_cached_of_its_answers(
+    data, teacher, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("LPCVC_ZOO_CACHE", str(tmp_path / "cache"))
+    train(live(data, teacher, epochs=8), tmp_path / "run")
+    steps = np.genfromtxt(tmp_path / "run" / "steps.csv", delimiter=",", names=True)
+    assert steps["feature_t"][-3:].mean() < steps["feature_t"][:3].mean()
+    assert not (tmp_path / "cache" / "training" / "teachers").exists()
+
+
+def test_parts_of_a_batch_ask_a_live_teacher_what_the_whole_batch_asks(data, teacher, tmp_path) -> None:
+    for parts in (1, 2):
+        train(live(data, teacher, epochs=1, accumulate=parts), tmp_path / str(parts))
+    one, two = (load_file(tmp_path / str(parts) / "last.safetensors") for parts in (1, 2))
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-6)
+
+
+def test_mixed_pictures_are_two_pictures_and_the_same_ones_every_time(data, teacher) -> None:
+    read, _ = read_training(live(data, teacher).data, 0)
+    stored = np.stack([np.full((3, 8, 8), value, np.uint8) for value in range(0, 240, 10)])
+
+    def samples(mix: float) -> Samples:
+        options = Augment(crop=1, flip="never", brightness=0, contrast=0, saturation=0, mix=mix)
+        return Samples(
+            read, np.arange(24), Augmenter(options), get_contract(SAMPLE), 0, 8, "bilinear", 1,
+            text_pool((), mirror=False, negatives=0), stored, None, True,
+        )  # fmt: skip
+
+    keys = [(epoch, item) for epoch in range(4) for item in range(24)]
+    plain, mixed, again = (samples(mix).__getitems__(keys).pixels for mix in (0.0, 0.5, 0.5))
+    assert mixed.equal(again)
+    differs = (mixed != plain).flatten(1).any(1)
+    assert 0.3 < differs.float().mean() < 0.6
+    one_at_a_time = torch.cat([samples(0.5).__getitems__([key]).pixels for key in keys])
+    assert one_at_a_time.equal(mixed)  # whoever shares the batch
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"losses": [{"kind": "affinity", "teacher": "t"}], "data": {"pairs": "x"}}, "no text fits two"),
+        ({"teachers": [{"name": "t", "model": NAME}]}, "live = true of each teacher; not so: t"),
+        ({"data": {"images": "x", "cache": False}}, "needs data.cache"),
+        ({"teachers": [{"name": "t", "embeddings": "x.npz", "live": True}]}, "live= goes with model="),
+    ],
+)
+def test_what_live_teachers_and_mixing_need_is_checked_first(data, teacher, fields, words) -> None:
+    with pytest.raises(TrainingError, match=words):
+        live(data, teacher, **fields)
 
 
 # What is trained, at which rate

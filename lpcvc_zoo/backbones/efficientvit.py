@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lpcvc_zoo.backbones.text_transformer import MEDIUM, SMALL, TextShape, towers_with_text
+from lpcvc_zoo.backbones.text_transformer import EXTRA_SMALL, MEDIUM, SMALL, TextShape, towers_with_text
 from lpcvc_zoo.entry import IMAGENET_MEAN, IMAGENET_STD, Costs, Entry, Preprocessing, TextSpec, costs
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TEXT = TextSpec()
 EMBED_DIM = 512
+DISTILLED_TEXT, DISTILLED_DIM, DISTILLED_SIZE = TextSpec(context_length=20), 384, 128
 MIT_PAPER = (
     "EfficientViT: Multi-Scale Linear Attention for High-Resolution Dense Prediction, arXiv:2205.14756"
 )
@@ -26,11 +27,13 @@ MSRA_PAPER = (
 )
 
 
-def make(trunk: str, shape: TextShape) -> Towers:
+def make(
+    trunk: str, shape: TextShape, text: TextSpec = TEXT, embed_dim: int = EMBED_DIM, image_size: int = 224
+) -> Towers:
     # open_clip's own projection head expects a trunk without a classifier, which MIT's lacks a way to drop:
     # with timm_proj None the classifier itself becomes the projection.
-    vision = {"timm_model_name": trunk, "timm_pool": "avg", "timm_proj": None, "image_size": 224}
-    return towers_with_text(vision, shape, TEXT, EMBED_DIM)
+    vision = {"timm_model_name": trunk, "timm_pool": "avg", "timm_proj": None, "image_size": image_size}
+    return towers_with_text(vision, shape, text, embed_dim)
 
 
 def _entry(name: str, cost: Costs, trunk: str, shape: TextShape, paper: str, **facts: object) -> Entry:
@@ -51,7 +54,20 @@ def _entry(name: str, cost: Costs, trunk: str, shape: TextShape, paper: str, **f
     )
 
 
+def _distilled(name: str, cost: Costs, trunk: str, paper: str, **facts: object) -> Entry:
+    """In the space of the family efficientnet_lite, which taught the image tower and lends its text tower."""
+    sizes = {"text": DISTILLED_TEXT, "embed_dim": DISTILLED_DIM, "image_size": DISTILLED_SIZE}
+    make_it = partial(make, trunk, EXTRA_SMALL, DISTILLED_TEXT, DISTILLED_DIM, DISTILLED_SIZE)
+    return _entry(name, cost, trunk, EXTRA_SMALL, paper, make=make_it, **sizes, **facts)
+
+
 ENTRIES = (
+    _distilled(
+        "efficientvit_m0_text_xs", (2_230_548, 5_031_808, 0.0308, 0.0363), "efficientvit_m0", MSRA_PAPER
+    ),
+    _distilled(
+        "efficientvit_b0_text_xs", (2_620_912, 5_031_808, 0.0337, 0.0363), "efficientvit_b0", MIT_PAPER
+    ),
     _entry(
         "efficientvit_m0_text_s", (2_255_252, 15_958_784, 0.079, 0.255), "efficientvit_m0", SMALL, MSRA_PAPER
     ),

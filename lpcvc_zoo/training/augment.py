@@ -68,8 +68,8 @@ def crop_box(height: int, width: int, least: float, random: np.random.Generator)
 
 
 def resized(image: Tensor, size: int, interpolation: str) -> Tensor:
-    """uint8 ``[3, H, W]`` to ``[3, size, size]``, antialiased; itself where it has that size."""
-    if tuple(image.shape[1:]) == (size, size):
+    """uint8 ``[..., 3, H, W]`` to ``[..., 3, size, size]``, antialiased; itself where it has that size."""
+    if tuple(image.shape[-2:]) == (size, size):
         return image
     mode = image_ops.InterpolationMode(interpolation)
     result: Tensor = image_ops.resize(image, [size, size], mode, antialias=True)

@@ -167,12 +167,23 @@ class Samples(Dataset[Batch]):
         directional = bool(self.pool.directional[own].any())
         flip = self.augmenter.flips(directional, random)
         pixels = self._pixels(image, flip, bool(self.pool.directional[texts].any()), random)
+        if self.augmenter.options.mix:
+            pixels = self._mixed(pixels, random)
         if not len(own):
             return image, pixels, texts, texts
         if flip:  # false texts are made for the image as it was
             return image, pixels, self.pool.mirror[texts], np.full_like(self.pool.negatives[texts[0]], -1)
         false = self.pool.negatives[texts[0]]
         return image, pixels, texts, np.where(np.isin(false, own), -1, false)
+
+    def _mixed(self, pixels: Tensor, random: np.random.Generator) -> Tensor:
+        """Bytes, at times laid over those of another image, whichever batch or process that one is in."""
+        if random.random() >= self.augmenter.options.mix:
+            return pixels
+        other = int(random.choice(self.choices))
+        share = float(random.random())
+        under = self._pixels(other, self.augmenter.flips(False, random), False, random)
+        return pixels.float().lerp(under.float(), share).round().to(torch.uint8)
 
     def _pixels(self, image: int, flip: bool, whole: bool, random: np.random.Generator) -> Tensor:
         if self.pixels is not None:

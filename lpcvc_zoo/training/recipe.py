@@ -77,6 +77,8 @@ class Augment(Facts):
     none of whose texts names a direction; or all, with left and right swapped in the texts. An image whose
     text names a direction is not cropped. The next three are the most that a factor may differ from 1; there
     is no change of hue. ``rotate``: degrees at most. ``blur``, ``noise``: how often, as a probability.
+    ``mix``: how often a picture is laid over another of the data, in any proportion (mixup,
+    arXiv:1710.09412); only for an image tower alone, whose teachers are all live.
     """
 
     crop: float = Field(default=0.7, gt=0, le=1)
@@ -87,6 +89,7 @@ class Augment(Facts):
     rotate: float = Field(default=0.0, ge=0, le=30)
     blur: float = Field(default=0.0, ge=0, le=1)
     noise: float = Field(default=0.0, ge=0, le=1)
+    mix: float = Field(default=0.0, ge=0, le=1)
 
 
 class Loss(Facts):
@@ -119,19 +122,25 @@ class Loss(Facts):
 
 class Teacher(Facts):
     """A model to learn from, by ``name``: an entry (``model``, with ``pretrained`` as ``build`` takes it), or
-    ``embeddings``: an .npz as ``lpcvc-zoo evaluate --save-embeddings`` writes it (either half will do)."""
+    ``embeddings``: an .npz as ``lpcvc-zoo evaluate --save-embeddings`` writes it (either half will do).
+
+    ``live``: the model is asked about each image anew in every step, cropped and changed as the student gets
+    it, not once about the file (function matching, arXiv:2106.05237).
+    """
 
     name: str
     model: str | None = None
     pretrained: str | None = None
     embeddings: str | None = None
+    live: bool = False
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Teacher:
         if (self.model is None) == (self.embeddings is None):
             raise ValueError(f"teacher {self.name!r}: name either model= or embeddings=")
-        if self.embeddings is not None and self.pretrained is not None:
-            raise ValueError(f"teacher {self.name!r}: pretrained= goes with model=, not with embeddings=")
+        for field in ("pretrained", "live"):
+            if self.embeddings is not None and getattr(self, field):
+                raise ValueError(f"teacher {self.name!r}: {field}= goes with model=, not with embeddings=")
         return self
 
 
@@ -204,7 +213,19 @@ class Recipe(Facts):
             raise ValueError("every tower that a loss needs is frozen: nothing would be learnt")
         if any(loss.kind == "negatives" for loss in self.losses) != (self.data.negatives > 0):
             raise ValueError('the loss "negatives" and data.negatives go together')
+        self._check_mix()
         return self
+
+    def _check_mix(self) -> None:
+        if not self.augment.mix:
+            return
+        if self.towers != ("image",):
+            raise ValueError("augment.mix is for losses of the image tower alone: no text fits two pictures")
+        if not self.data.cache:
+            raise ValueError("augment.mix needs data.cache: pictures of one size")
+        past = [teacher.name for teacher in self.teachers if not teacher.live]
+        if past:
+            raise ValueError(f"augment.mix needs live = true of each teacher; not so: {', '.join(past)}")
 
     @property
     def towers(self) -> tuple[Tower, ...]:

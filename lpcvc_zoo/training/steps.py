@@ -96,7 +96,7 @@ class Stepper:
         """
         chunks = batch.chunks(self.recipe.accumulate)
         if len(chunks) == 1:
-            terms = self._loss(batch, self.student(batch))
+            terms = self._loss(batch, self.student(batch), self._asked(chunks))
             _backward(self.scaler.scale(terms["loss"]))
             return terms
         states, parts = [], []
@@ -108,7 +108,7 @@ class Stepper:
         leaves = {
             name: getattr(whole, name).requires_grad_() for name in _NAMES if getattr(whole, name) is not None
         }
-        terms = self._loss(batch, whole)
+        terms = self._loss(batch, whole, self._asked(chunks))
         _backward(self.scaler.scale(terms["loss"]))
         gradients = [
             leaf.grad.chunk(len(chunks)) if leaf.grad is not None else None for leaf in leaves.values()
@@ -124,7 +124,16 @@ class Stepper:
             torch.autograd.backward([output for output, _ in pairs], [gradient for _, gradient in pairs])
         return terms
 
-    def _loss(self, batch: Batch, own: Embedded) -> dict[str, Tensor]:
+    def _asked(self, chunks: list[Batch]) -> dict[str, Tensor]:
+        """What the live teachers say of this process's images."""
+        pixels = [chunk.pixels for chunk in chunks if chunk.pixels is not None]
+        return {
+            name: torch.cat([lesson.live(part) for part in pixels])
+            for name, lesson in self.lessons.items()
+            if lesson.live is not None
+        }
+
+    def _loss(self, batch: Batch, own: Embedded, asked: Mapping[str, Tensor]) -> dict[str, Tensor]:
         gather = self.group.gather
         mask = own.negative_mask
         student = Embedded(
@@ -136,6 +145,8 @@ class Stepper:
         images = _through(gather, batch.image_index)
         texts = _through(gather, batch.text_index)
         teachers = {name: lesson.of(images, texts) for name, lesson in self.lessons.items()}
+        for name, embeddings in asked.items():
+            teachers[name].image = gather(embeddings)
         terms: dict[str, Tensor] = self.objective(student, teachers, self.student.towers.logit_scale)
         return terms
 

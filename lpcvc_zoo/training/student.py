@@ -30,6 +30,7 @@ class Student(nn.Module):
         self.recipe, self.model = recipe, model
         self.towers = Towers(model.image_tower, model.text_tower)
         self.towers.logit_scale = model.logit_scale
+        self.towers.image.to(memory_format=torch.channels_last)  # faster for convolutions, the same numbers
         adapter = model.image_encoder.adapter
         self.pixels: nn.Module = (
             CachedPixelAdapter(adapter, model.contract.image.high) if recipe.data.cache else adapter
@@ -53,7 +54,8 @@ class Student(nn.Module):
         """Embeddings of one process's share of a step, in float32."""
         embedded = Embedded()
         if batch.pixels is not None:
-            embedded.image = self._run("image", self.pixels(batch.pixels))
+            pixels = self.pixels(batch.pixels).contiguous(memory_format=torch.channels_last)
+            embedded.image = self._run("image", pixels)
         if batch.ids is not None:
             text = self._run("text", batch.ids.flatten(0, 1))
             embedded.text = text.view(*batch.ids.shape[:2], -1)

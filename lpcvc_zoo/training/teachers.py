@@ -1,4 +1,4 @@
-"""What the teachers say of all images and texts: asked once, kept in memory-mapped files."""
+"""What the teachers say of all images and texts: asked once, kept in memory-mapped files, unless live."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lpcvc_zoo.files import sha256_of
 from lpcvc_zoo.model import DualEncoder, unit_length
 from lpcvc_zoo.registry import build, chosen_weights, get_entry
 from lpcvc_zoo.retrieval.records import text_key
+from lpcvc_zoo.training.live import LiveTeacher
 from lpcvc_zoo.training.losses import Embedded
 from lpcvc_zoo.training.parts import Parts, Rows, filled
 from lpcvc_zoo.training.pixels import Done, identities, prepared
@@ -32,13 +33,19 @@ _TEXTS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Lesson:
-    """One teacher's embeddings of all that is trained on, unit length, for the towers that a loss needs."""
+    """One teacher's embeddings of all that is trained on, unit length, for the towers that a loss needs.
+
+    ``live``: what to ask about a step's images, in place of ``images``.
+    """
 
     images: Parts | None
     texts: Parts | None
+    live: LiveTeacher | None = None
 
     @property
     def dim(self) -> int:
+        if self.live is not None:
+            return self.live.dim
         parts = self.images if self.images is not None else self.texts
         assert parts is not None
         return int(parts[0].shape[0])
@@ -72,9 +79,14 @@ def lessons(
     for teacher in recipe.teachers:
         needed = {tower for loss in recipe.losses if loss.teacher == teacher.name for tower in loss.needs}
         ask = _Entry(teacher, contract, device, workers, done) if teacher.model else _Given(teacher)
+        live = None
+        if teacher.live and "image" in needed:
+            assert isinstance(ask, _Entry)
+            live = LiveTeacher(ask.model, cached=recipe.data.cache)
         taught[teacher.name] = Lesson(
-            ask.images(images) if "image" in needed else None,
+            ask.images(images) if "image" in needed and live is None else None,
             ask.texts(texts) if "text" in needed else None,
+            live,
         )
     return taught
 

@@ -1,0 +1,304 @@
+"""Pictures with free licences out of Debian packages, as a folder to train image towers on.
+
+    python benchmarks/recipes/collect_pictures.py pictures
+
+Needs ``apt-get`` and ``dpkg`` (Debian 12 or a system that can fetch its packages; under 0.6 GB). Gives
+``pictures/photos`` (photos and wallpapers, whole and in random tiles), ``pictures/composites`` (cut-outs
+pasted on those), ``pictures/held_out`` (whole photos of which no part is in the other two) and
+``manifest.csv``: of each picture its sha256, the packages' files that it was made of, their versions and
+licences. The same packages and seed give the same pictures; a run that was stopped goes on. The bundled
+benchmark's photos are left out, and whatever looks like one of them at any size or mirrored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from composites import composite, tile
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from qt_resources import files_of
+
+from lpcvc_zoo.data import PHOTOS
+from lpcvc_zoo.files import sha256_of, written_whole
+
+SEED = 2026
+LONGEST = 384  # pixels, of a whole picture's longer edge
+HELD_OUT = 0.25  # of the photos
+SAME = 0.9  # correlation of two thumbnails from which on two pictures count as the same
+Image.MAX_IMAGE_PIXELS = None  # wallpapers are large
+
+
+@dataclass(frozen=True)
+class Package:
+    """``photos``, ``scenes`` (not held out: paintings, abstract wallpapers), ``cutouts`` and ``drawings``
+    are patterns of files below ``/``; what ``without`` names in its path is left out."""
+
+    name: str
+    licence: str
+    photos: tuple[str, ...] = ()
+    scenes: tuple[str, ...] = ()
+    cutouts: tuple[str, ...] = ()
+    drawings: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+
+_GCOMPRIS = "rcc/{0}/gcompris/src/activities/{0}/resource/**/*.webp"
+_STAMPS = "usr/share/tuxpaint/stamps/"
+_CLIPART = "usr/share/openclipart/png/"
+_KINDS = (
+    "recreation", "transportation", "food", "animals", "tools", "plants", "buildings", "education",
+    "electronics", "containers", "unsorted", "people",
+)  # fmt: skip
+PACKAGES = (
+    Package(
+        "gcompris-qt-data",
+        "free, each file's in its activity's readme (public domain, CC0, CC BY, CC BY-SA, GPL)",
+        photos=tuple(
+            _GCOMPRIS.format(activity)
+            for activity in ("categorization", "explore_monuments", "erase", "explore_world_music")
+        ),
+        scenes=(_GCOMPRIS.format("paintings"),),
+        cutouts=(_GCOMPRIS.format("clickgame"), _GCOMPRIS.format("solar_system")),
+        without=("/alphabets/", "/numbers/"),
+    ),
+    Package(
+        "tuxpaint-stamps-default",
+        "GPL-2",
+        cutouts=(_STAMPS + "**/*.png",),
+        without=("/symbols/", "/cartoon/", "/flags/", "/roadsigns/"),
+    ),
+    Package(
+        "openclipart-png", "public domain",
+        drawings=tuple(f"{_CLIPART}{kind}/**/*.png" for kind in _KINDS),
+    ),
+    Package(
+        "mate-backgrounds", "GPL-2+ and CC BY-SA 4.0",
+        photos=("usr/share/backgrounds/mate/nature/*.jpg",), scenes=("usr/share/backgrounds/mate/**/*.*g",),
+    ),
+    Package("gnome-backgrounds", "CC BY-SA 3.0", scenes=("usr/share/backgrounds/gnome/*.webp",)),
+    Package(
+        "plasma-workspace-wallpapers", "GPL-2+ and LGPL-3",
+        scenes=("usr/share/wallpapers/*/contents/images/*.*g",),
+    ),
+    *(
+        Package(name, "CC BY 4.0, CC BY-SA 3.0 and 4.0, CC0", photos=("usr/share/**/*.jpg",))
+        for name in ("lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04")
+    ),
+    Package("ukui-wallpapers", "CC BY-SA 3.0", scenes=("usr/share/backgrounds/*.*g",)),
+    Package(
+        "python3-skimage", "BSD-3-clause; its pictures are public domain or CC0",
+        photos=tuple(
+            f"usr/lib/python3/dist-packages/skimage/data/{name}"
+            for name in ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
+        ),
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of a package, and where it lies now."""
+
+    package: Package
+    version: str
+    root: Path
+    path: Path
+
+    @property
+    def source(self) -> str:
+        return f"{self.package.name} {self.version}: {self.path.relative_to(self.root).as_posix()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--composites", type=int, default=9000)
+    parser.add_argument("--tiles", type=int, default=8, help="of each photo")
+    given = parser.parse_args()
+    unpacked = [fetched(package, given.out / "packages") for package in PACKAGES]
+    everything: dict[str, list[Found]] = {
+        kind: [found for package in unpacked for found in files(*package, kind)]
+        for kind in ("photos", "scenes", "cutouts", "drawings")
+    }
+    with (PHOTOS / "CREDITS.csv").open(encoding="utf-8") as file:
+        taken = {row["original_path"].rpartition(":/")[2] for row in csv.DictReader(file)}
+    for found in everything.values():
+        found[:] = [item for item in found if not item.path.as_posix().endswith(tuple(taken))]
+    known = Thumbnails()
+    for path in sorted((PHOTOS / "images").iterdir()):
+        known.add(Image.open(path))
+    photos = known.new(everything["photos"])
+    scenes = known.new(everything["scenes"])
+    cutouts = [found for found in everything["cutouts"] if is_cutout(found.path)]
+    drawings = [found for found in everything["drawings"] if is_cutout(found.path)]
+    held = [found for found in photos if share_of(found.source) < HELD_OUT]
+    shown = [found for found in photos if share_of(found.source) >= HELD_OUT]
+    print(f"{len(photos)} photos ({len(held)} held out), {len(scenes)} scenes, {len(cutouts)} cut-outs, "
+          f"{len(drawings)} drawings")  # fmt: skip
+    rows = [
+        *wholes(held, given.out, "held_out"),
+        *wholes([*shown, *scenes], given.out, "photos"),
+        *tiles(shown, given.out, given.tiles),
+        *tiles(scenes, given.out, max(1, given.tiles // 4)),
+        *composed(cutouts, drawings, [*shown, *scenes], given.out, given.composites),
+    ]
+    with (
+        written_whole(given.out / "manifest.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("file", "sha256", "licences", "made_of"))
+        writer.writerows(rows)
+    print(f"{len(rows)} pictures in {given.out}")
+
+
+def fetched(package: Package, folder: Path) -> tuple[Package, str, Path]:
+    """The package, its version, and the folder that it is unpacked in."""
+    root = folder / package.name
+    done = folder / f"{package.name}.version"
+    if not done.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["apt-get", "-qq", "download", package.name], cwd=folder, check=True)
+        archive = max(folder.glob(f"{package.name}_*.deb"), key=lambda path: path.stat().st_mtime)
+        subprocess.run(["dpkg", "-x", archive, root], check=True)
+        for resource in sorted(root.rglob("*.rcc")):
+            for name, content in files_of(resource.read_bytes()):
+                target = root / "rcc" / resource.stem / name.lstrip("/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+        shown = subprocess.run(
+            ["dpkg-deb", "-f", archive, "Version"], check=True, capture_output=True, text=True
+        )
+        done.write_text(shown.stdout.strip())
+    return package, done.read_text(), root
+
+
+def files(package: Package, version: str, root: Path, kind: str) -> Iterator[Found]:
+    """Files of a kind; each picture once, where a pattern or a link names it again, the largest first."""
+    patterns: tuple[str, ...] = getattr(package, kind)
+    paths = {path for pattern in patterns for path in root.glob(pattern) if not path.is_symlink()}
+    for path in sorted(paths, key=lambda path: (-path.stat().st_size, path)):
+        inside = path.relative_to(root).as_posix()
+        if path.is_file() and not any(part in f"/{inside}" for part in package.without):
+            yield Found(package, version, root, path)
+
+
+class Thumbnails:
+    """What was seen already, so that the same picture in another size or mirrored is known again."""
+
+    def __init__(self) -> None:
+        self.rows: list[NDArray[np.float32]] = []
+
+    def add(self, image: Image.Image) -> bool:
+        """Whether it is new; it is no longer from then on."""
+        row = thumbnail(image)
+        seen = np.stack(self.rows) if self.rows else np.zeros((1, len(row)), np.float32)
+        if max((seen @ row).max(), (seen @ thumbnail(ImageOps.mirror(image))).max()) >= SAME:
+            return False
+        self.rows.append(row)
+        return True
+
+    def new(self, found: Sequence[Found]) -> list[Found]:
+        """Those that are whole pictures, large enough, and were not seen."""
+        kept = []
+        for item in found:
+            image = Image.open(item.path)
+            image.draft("RGB", (512, 512))
+            opaque = not image.has_transparency_data or image.convert("RGBA").getextrema()[3][0] == 255
+            if min(image.size) >= 160 and opaque and self.add(image.convert("RGB")):
+                kept.append(item)
+        return kept
+
+
+def thumbnail(image: Image.Image) -> NDArray[np.float32]:
+    small = image.convert("RGB").resize((16, 16), Image.Resampling.BOX, reducing_gap=4)
+    row = np.asarray(small, np.float32).ravel()
+    row = row - row.mean()
+    result: NDArray[np.float32] = row / max(float(np.linalg.norm(row)), 1e-6)
+    return result
+
+
+def is_cutout(path: Path) -> bool:
+    """Large enough, with both visible and transparent parts."""
+    image = Image.open(path)
+    if min(image.size) < 48 or not image.has_transparency_data:
+        return False
+    share = np.asarray(image.convert("RGBA").getchannel("A").reduce(8)).mean() / 255
+    return bool(0.08 < share < 0.98)
+
+
+def share_of(source: str) -> float:
+    """0 to 1, by the name of a file alone: a new package moves no file to the other side."""
+    name = source.rpartition("/")[2]
+    return int(hashlib.sha256(f"{SEED} {name}".encode()).hexdigest()[:8], 16) / 2**32
+
+
+def wholes(found: Sequence[Found], out: Path, folder: str) -> Iterator[tuple[str, ...]]:
+    for number, item in enumerate(found):
+        path = out / folder / f"{number:05d}.jpg"
+        if not path.is_file():
+            image = Image.open(item.path).convert("RGB")
+            image.thumbnail((LONGEST, LONGEST), Image.Resampling.BICUBIC)
+            save(image, path)
+        yield row_of(path, out, [item])
+
+
+def tiles(found: Sequence[Found], out: Path, count: int) -> Iterator[tuple[str, ...]]:
+    for item in found:
+        stem = hashlib.sha256(item.source.encode()).hexdigest()[:12]
+        paths = [out / "photos" / f"{stem}-{number:02d}.jpg" for number in range(count)]
+        if not all(path.is_file() for path in paths):
+            image = Image.open(item.path).convert("RGB")
+            random = np.random.default_rng([SEED, int(stem, 16)])
+            for path in paths:
+                save(tile(image, 0.3 if min(image.size) >= 600 else 0.6, random), path)
+        yield from (row_of(path, out, [item]) for path in paths)
+
+
+def composed(
+    cutouts: Sequence[Found], drawings: Sequence[Found], backgrounds: Sequence[Found], out: Path, count: int
+) -> Iterator[tuple[str, ...]]:
+    small = {out / "photos" / f"{number:05d}.jpg": item for number, item in enumerate(backgrounds)}
+    by_path = {item.path: item for item in (*cutouts, *drawings)} | small
+    for number in range(count):
+        path = out / "composites" / f"{number:05d}.jpg"
+        note = path.with_suffix(".txt")
+        if not (path.is_file() and note.is_file()):
+            content, used = composite(
+                [item.path for item in cutouts], [item.path for item in drawings], list(small), [SEED, number]
+            )
+            with written_whole(path) as temporary:
+                temporary.write_bytes(content)
+            with written_whole(note) as temporary:
+                temporary.write_text("\n".join(map(str, used)))
+        yield row_of(path, out, [by_path[Path(line)] for line in note.read_text().splitlines()])
+
+
+def save(image: Image.Image, path: Path) -> None:
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=90)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content.getvalue())
+
+
+def row_of(path: Path, out: Path, made_of: Sequence[Found]) -> tuple[str, ...]:
+    licences = sorted({item.package.licence for item in made_of})
+    return (
+        path.relative_to(out).as_posix(),
+        sha256_of(path),
+        " | ".join(licences),
+        " | ".join(item.source for item in made_of),
+    )
+
+
+if __name__ == "__main__":
+    main()

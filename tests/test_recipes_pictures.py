@@ -1,0 +1,100 @@
+"""The recipe that collects free pictures: what it reads, makes and keeps out."""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageOps
+
+from lpcvc_zoo.data import PHOTOS
+
+RECIPES = Path(__file__).parent.parent / "benchmarks" / "recipes"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def recipes():
+    """The recipes are scripts: they find one another beside themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(RECIPES))
+        yield
+        for name in ("collect_pictures", "composites", "qt_resources"):
+            sys.modules.pop(name, None)
+
+
+def resource(files: dict[str, tuple[bytes, int]]) -> bytes:
+    """A Qt resource of version 1 with one folder "art"; each file with its content and flags."""
+    names, places = b"", {}
+    for name in ("art", *files):
+        places[name] = len(names)
+        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
+    tree = struct.pack(">IHII", 0, 2, 1, 1) + struct.pack(">IHII", places["art"], 2, len(files), 2)
+    contents = b""
+    for name, (content, flags) in files.items():
+        tree += struct.pack(">IHHHI", places[name], flags, 0, 0, len(contents))
+        contents += struct.pack(">I", len(content)) + content
+    start = 20
+    head = struct.pack(">4siiii", b"qres", 1, start, start + len(tree), start + len(tree) + len(contents))
+    return head + tree + contents + names
+
+
+def test_a_qt_resource_gives_its_files_packed_or_not() -> None:
+    from qt_resources import files_of
+
+    packed = struct.pack(">I", 5) + zlib.compress(b"hello")
+    found = dict(files_of(resource({"plain.webp": (b"bytes", 0), "packed.webp": (packed, 1)})))
+    assert found == {"/art/plain.webp": b"bytes", "/art/packed.webp": b"hello"}
+    with pytest.raises(ValueError, match="Zstandard"):
+        list(files_of(resource({"other": (b"", 4)})))
+    with pytest.raises(ValueError, match="no compiled Qt resource"):
+        list(files_of(b"RIFF" + bytes(40)))
+
+
+def test_composites_show_their_things_and_hang_on_the_seed_alone(tmp_path) -> None:
+    from composites import EDGE, composite
+
+    thing, ground = tmp_path / "thing.png", tmp_path / "ground.png"
+    cutout = Image.new("RGBA", (90, 60))
+    ImageDraw.Draw(cutout).ellipse((10, 10, 80, 50), fill=(255, 0, 255, 255))
+    cutout.save(thing)
+    Image.new("RGB", (300, 200), (0, 90, 0)).save(ground)
+    pictures = set()
+    for number in range(8):
+        once, again = (composite([thing], [thing], [ground], [7, number]) for _ in range(2))
+        assert once == again
+        content, used = once
+        assert thing in used
+        pixels = np.asarray(Image.open(io.BytesIO(content)), np.int16)
+        assert pixels.shape == (EDGE, EDGE, 3)
+        purple = (np.minimum(pixels[..., 0], pixels[..., 2]) - pixels[..., 1] > 60).mean()
+        assert purple > 0.005
+        pictures.add(content)
+    assert len(pictures) == 8
+
+
+def test_a_photo_of_the_benchmark_is_known_again_smaller_mirrored_or_saved_anew() -> None:
+    from collect_pictures import Thumbnails
+
+    known = Thumbnails()
+    first, *others = (Image.open(path) for path in sorted((PHOTOS / "images").iterdir())[:12])
+    assert known.add(first)
+    smaller = first.convert("RGB").resize((first.width // 2, first.height // 2))
+    saved = io.BytesIO()
+    smaller.save(saved, "JPEG", quality=60)
+    for changed in (smaller, ImageOps.mirror(first), Image.open(saved)):
+        assert not known.add(changed)
+    assert all(known.add(other) for other in others)
+
+
+def test_a_package_that_grows_moves_no_photo_to_the_other_side() -> None:
+    from collect_pictures import HELD_OUT, share_of
+
+    names = [f"package 1: photos/{number}.jpg" for number in range(2000)]
+    shares = np.array([share_of(name) for name in names])
+    assert (shares < HELD_OUT).mean() == pytest.approx(HELD_OUT, abs=0.05)
+    assert [share_of(name.replace("package 1", "package 2")) for name in names] == shares.tolist()
