@@ -102,13 +102,26 @@ def traces(page: Any, chart: str) -> list[dict[str, Any]]:
 
 
 def points(page: Any) -> int:
-    return sum(len(trace["x"]) for trace in traces(page, "scatter") if trace["name"] != "Pareto front")
+    return sum(len(trace["x"]) for trace in traces(page, "scatter") if trace["ids"])
 
 
 def downloaded(page: Any, button: str) -> str:
     with page.expect_download() as caught:
         page.click(button)
     return Path(caught.value.path()).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("make", [row, static], ids=["latency", "estimate"])
+def test_the_precisions_of_one_model_are_joined_by_a_line_and_of_no_other(opened: Opener, make: Any) -> None:
+    cheaper = profile("q", 30, 11.4) if make is row else static("efficientvit_b0_text_s").image
+    quantised = make("mobileclip_s0", precision="w8a8", image=cheaper, key="other")
+    page = opened([quantised, make("mobileclip_s0"), make("mobileclip_s1")])
+    (line,) = [trace for trace in traces(page, "scatter") if trace["name"] == "precisions"]
+    assert (len(line["x"]), line["x"]) == (2, sorted(line["x"]))
+    assert page.is_visible("#precisions-key")
+    page.fill("#search", "mobileclip_s1")
+    assert not [trace for trace in traces(page, "scatter") if trace["name"] == "precisions"]
+    assert page.is_hidden("#precisions-key")
 
 
 def test_the_page_opens_with_every_model_in_table_and_charts(opened: Opener) -> None:

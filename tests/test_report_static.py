@@ -144,6 +144,13 @@ def test_the_picture_draws_estimates_on_axes_that_say_what_they_are(rows: list[R
         assert label.get_window_extent(picture.canvas.get_renderer()).x1 <= frame.x1
 
 
+def test_the_precisions_of_one_model_are_joined_by_a_line_on_the_estimates_too() -> None:
+    quantised = static(precision="w8a16", image=static("efficientvit_b0_text_s").image, key="other")
+    scatter = figure.draw(compare([static(), quantised, static("mobileclip_s1")])).axes[0]
+    (line,) = [line for line in scatter.lines if line.get_gid() == "precisions"]
+    assert list(line.get_xdata()) == sorted(estimate.moved_mb for estimate in (static(), quantised))
+
+
 def test_words_say_that_nothing_ran_and_where_recall_comes_from() -> None:
     _, group = compare([*mixed_sweep(), *STATIC])
     found, kept = " ".join(words.findings(group)), " ".join(words.caveats(group))

@@ -14,7 +14,7 @@ from typing import Any
 from lpcvc_zoo.bench.pareto import Group
 from lpcvc_zoo.bench.report import words
 from lpcvc_zoo.bench.report.table import cells, columns_of, header, plain
-from lpcvc_zoo.bench.report.view import height, names, parts, styles
+from lpcvc_zoo.bench.report.view import height, model, names, parts, styles
 from lpcvc_zoo.bench.row import ResultRow
 
 SCRIPTS = ("format.js", "charts.js", "details.js", "table.js", "main.js")
@@ -81,6 +81,7 @@ def _row(group: Group, row: ResultRow, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "entry": row.entry,
+        "model": model(row),
         "family": row.family,
         "weights": row.weights,
         "trained": row.trained,
