@@ -395,7 +395,15 @@ def test_the_page_can_be_used_by_keyboard_alone(opened: Opener) -> None:
 def test_static_estimates_have_a_comparison_and_an_axis_of_their_own(opened: Opener) -> None:
     rows = [*mixed_sweep(), *(static(entry, RECALLS.get(entry)) for entry in RECALLS)]
     page = opened(rows)
+    beside = dict(zip(shown(page), column(page, "Static MB, XR2 Gen 2"), strict=False))
+    assert beside["mobileclip_s0.published"] not in ("", "–")
+    assert beside["efficientvit_m2_text_s"] == "–"
     page.select_option("#comparison select", "1")
+    assert page.locator("th[aria-sort=ascending]").inner_text().startswith("Static MB")
+    own = dict(zip(shown(page), column(page, "Static MB, XR2 Gen 2"), strict=True))
+    assert own["mobileclip_s0.published"] == beside["mobileclip_s0.published"]
+    assert set(column(page, "Total ms")) == {"–"}
+    assert page.is_hidden("#preprocessing-key")
     assert "XR2 Gen 2" in page.inner_text("#setting")
     assert page.inner_text("#against") == "Recall against the compiler's static estimate"
     titles = page.eval_on_selector_all(

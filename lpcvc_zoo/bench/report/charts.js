@@ -32,7 +32,7 @@ function hover(row) {
       `text ${ms(row.text_ms)} ms`,
     ] : []),
     ...(known(row.moved_mb) ? [
-      "compiler's static estimate, nothing ran:",
+      `compiler's static estimate for ${escaped(row.moved_on)}, nothing ran:`,
       `${ms(row.moved_mb)} MB moved in the NPU's memory, ${ms(row.dram_mb)} MB in DRAM`,
     ] : []),
     known(row.recall) ? `recall ${recallText(row)}`
