@@ -112,6 +112,17 @@ def test_pixels_and_the_last_division_stay_float(quantized) -> None:
     assert made["image_embedding"].op_type != "DequantizeLinear"
 
 
+def test_rows_are_looked_up_in_the_float_token_embedding(quantized, whole) -> None:
+    def table(artifact):
+        graph = onnx.load(artifact.path("text")).graph
+        (lookup,) = (node for node in graph.node if node.op_type == "Gather")
+        (weights,) = (weights for weights in graph.initializer if weights.name == lookup.input[0])
+        return onnx.numpy_helper.to_array(weights)
+
+    assert table(quantized).dtype == np.float32
+    np.testing.assert_array_equal(table(quantized), table(whole))
+
+
 def test_the_manifest_says_how_it_was_made_and_how_well_it_agrees(quantized) -> None:
     again = load_artifact(quantized.folder).manifest
     for tower in ("image", "text"):
