@@ -71,8 +71,12 @@ def fold_batch_norms(module: nn.Module, example: Tensor) -> None:
 
     Which convolution feeds which norm is observed while running ``example``: names and the order of
     definition would only be guesses. Layers that run more than once (shared ones) stay as they are, and so
-    do convolutions of a derived class, which may change their weights as they run.
+    do convolutions of a derived class, which may change their weights as they run; timm's with TensorFlow's
+    padding does not.
     """
+    from timm.layers import Conv2dSame
+
+    foldable = (nn.Conv2d, Conv2dSame)
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # keeping the tensor keeps its id from being reused
     pairs: dict[nn.Module, tuple[nn.Conv2d, int]] = {}
     runs: Counter[nn.Module] = Counter()
@@ -90,10 +94,10 @@ def fold_batch_norms(module: nn.Module, example: Tensor) -> None:
 
     handles = [
         part.register_forward_hook(on_conv)
-        if type(part) is nn.Conv2d
+        if type(part) in foldable
         else part.register_forward_pre_hook(on_norm)
         for part in module.modules()
-        if type(part) is nn.Conv2d or isinstance(part, nn.BatchNorm2d)
+        if type(part) in foldable or isinstance(part, nn.BatchNorm2d)
     ]
     try:
         with uses:
