@@ -136,6 +136,22 @@ def gelu(
     )  # fmt: skip
 
 
+def quantised_padding(value: float, high: float) -> onnx.ModelProto:
+    """x as 16 bits from 0 to ``high``, padded with ``value``; both together then from 0 to 1."""
+    proto = floats(
+        node("QuantizeLinear", "x step zero", "q", "quantise"),
+        node("DequantizeLinear", "q step zero", "d", "dequantise"),
+        node("Pad", "d ends value", "p", "pad_it"),
+        node("QuantizeLinear", "p wide zero", "r", "quantise_again"),
+        node("DequantizeLinear", "r wide zero", "y", "dequantise_again"),
+        step=high / 65535, wide=1 / 65535, value=value,
+        zero=np.array(0, np.uint16), ends=np.array([0, 0, 0, 2]),
+    )  # fmt: skip
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 10
+    proto.opset_import[0].version = 21
+    return proto
+
+
 def masked_attention(mask: float) -> onnx.ModelProto:
     rows = np.triu(np.full((8, 8), mask, np.float32), 1)
     return floats(
@@ -295,6 +311,9 @@ CORPUS: dict[str, Planted] = {
     "gelu of another x": Planted("erf", "error", ("gelu_erf",), lambda: gelu(("half c", "d", "d d", "y"))),
     "gelu with another root": Planted("erf", "error", ("gelu_erf",), lambda: gelu(root=2.0)),
     "gelu with another half": Planted("erf", "error", ("gelu_erf",), lambda: gelu(GELUS[2], half=0.4)),
+    "padding beyond its range": Planted(
+        "clipped-padding", "error", ("pad_it",), lambda: quantised_padding(1.0, high=0.5)
+    ),
     "argmax pooling": Planted("search", "warning", ("find_eot",), eot_argmax),
     "gathernd": Planted("scattered-access", "warning", ("pick_nd",), gather_nd),
     "scatternd": Planted("scattered-access", "warning", ("write_nd",), scatter_nd),

@@ -9,7 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import pytest
-from bad_models import CORPUS, FLOAT, GELUS, W, conv, floats, gelu, model, node, pixels, written
+from bad_models import (
+    CORPUS,
+    FLOAT,
+    GELUS,
+    W,
+    conv,
+    floats,
+    gelu,
+    model,
+    node,
+    pixels,
+    quantised_padding,
+    written,
+)
 from tiny import tiny_model
 
 from lpcvc_zoo.cli import main
@@ -51,6 +64,7 @@ CLEAN = {
         node("Shape", "k", "s", "shape"), node("Reshape", "x s", "y", "reshape"),
         k=np.zeros((1, 8), np.float32),
     ),
+    "padding within the range of what is padded": lambda: quantised_padding(1.0, high=1.0),
     "an exact GELU": gelu,
     "one halved before": lambda: gelu(GELUS[1]),
     "one whose sum is halved": lambda: gelu(GELUS[2]),

@@ -17,6 +17,7 @@ from open_clip.modified_resnet import AttentionPool2d
 from open_clip.transformer import VisionTransformer
 from strangers import strangers_model
 from timm.layers.attention import Attention
+from timm.models.efficientvit_mit import LiteMLA
 from timm.models.efficientvit_msra import LocalWindowAttention
 from timm.models.fastvit import Attention as FastAttention
 from tiny import DIM, tiny_model
@@ -28,7 +29,7 @@ from lpcvc_zoo.exporting import graphs, rewrites
 from lpcvc_zoo.exporting.attention import split_attention
 from lpcvc_zoo.exporting.cache import cached_export, export_key
 from lpcvc_zoo.exporting.lint import lint
-from lpcvc_zoo.exporting.modules import cls_to_average, windows_4d
+from lpcvc_zoo.exporting.modules import cls_to_average, linear_attention, windows_4d
 from lpcvc_zoo.exporting.onnx import export
 from lpcvc_zoo.exporting.rewrites import REWRITES, SETS, Rewrite, resolve
 
@@ -121,6 +122,18 @@ def test_windows_are_the_same_in_four_axes_padded_batched_or_whole(side: int, ba
             after = module(given)
         torch.testing.assert_close(after, before)
     assert most == 4
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_linear_attention_is_the_same_without_padding_its_values(batch: int) -> None:
+    module, given = filled(nn.Sequential(LiteMLA(32, 32, dim=8, eps=1e-15))), tokens(batch, 32, 6, 7)
+    with torch.no_grad():
+        before = module(given)
+        assert linear_attention(module) == 1
+        torch.testing.assert_close(module(given), before, rtol=1e-4, atol=1e-5)
+    exported = torch.export.export(module, (given,))
+    assert not [node for node in exported.graph.nodes if "pad" in str(node.target)]
+    assert linear_attention(module) == 0
 
 
 def vision(pool: str = "tok") -> VisionTransformer:

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from bad_models import gelu
+from bad_models import gelu, quantised_padding
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -296,6 +296,16 @@ def test_a_gelu_with_other_constants_is_silently_taken_for_a_gelu(target: QnnTar
     x = torch.from_numpy(X[:1])
     np.testing.assert_allclose(emulated, torch.nn.functional.gelu(x), atol=2e-3)
     assert np.abs(emulated - (x * (1 + torch.erf(x)) / 2).numpy()).max() > 0.02
+
+
+@needs_compiler
+@pytest.mark.parametrize(("high", "padding"), [(0.5, 0.5), (1.0, 1.0)])
+def test_padding_is_clipped_to_the_range_of_what_is_padded(
+    target: QnnTarget, tmp_path: Path, high: float, padding: float
+) -> None:
+    onnx.save(quantised_padding(1.0, high), tmp_path / "tower.onnx")
+    emulated = target.infer(target.compile(tmp_path / "tower.onnx", "image"), {"x": np.abs(X[:1]) * high})
+    np.testing.assert_allclose(emulated["y"][0, 8:], padding, atol=1e-3)
 
 
 @needs_compiler

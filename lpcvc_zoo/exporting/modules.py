@@ -1,4 +1,4 @@
-"""Other rewrites of a tower's modules: windows in 4-D, and average pooling instead of a class token."""
+"""Other rewrites of a tower's modules: attention in windows, linear attention, and pooling."""
 
 from __future__ import annotations
 
@@ -44,6 +44,40 @@ def windows_4d(encoder: nn.Module) -> int:
     from timm.models.efficientvit_msra import LocalWindowAttention
 
     return replace(encoder, lambda part: Windows(part) if isinstance(part, LocalWindowAttention) else None)
+
+
+class LinearAttention(nn.Module):
+    """MIT-EfficientViT's linear attention, tokens last, without the ones that it pads its values with.
+
+    The sums to divide by are a product of their own: quantised, the compiler pads with another number.
+    """
+
+    def __init__(self, part: Any) -> None:
+        super().__init__()
+        self.qkv, self.aggreg, self.kernel_func, self.proj = (
+            part.qkv,
+            part.aggreg,
+            part.kernel_func,
+            part.proj,
+        )
+        self.dim, self.eps = part.dim, part.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        qkv = self.qkv(x)
+        scales = torch.cat([qkv, *(scale(qkv) for scale in self.aggreg)], dim=1)
+        q, k, v = scales.reshape(batch, -1, 3 * self.dim, height * width).chunk(3, dim=2)
+        q, k = self.kernel_func(q), self.kernel_func(k)
+        sums = k.sum(dim=-1, keepdim=True).mT @ q
+        mixed = v @ k.mT @ q / (sums + self.eps)
+        projected: Tensor = self.proj(mixed.reshape(batch, -1, height, width))
+        return projected
+
+
+def linear_attention(encoder: nn.Module) -> int:
+    from timm.models.efficientvit_mit import LiteMLA
+
+    return replace(encoder, lambda part: LinearAttention(part) if isinstance(part, LiteMLA) else None)
 
 
 class AveragePooled(nn.Module):

@@ -61,6 +61,12 @@ _ALL = (
         module=_late("modules", "windows_4d"),
     ),
     Rewrite(
+        "linear_attention",
+        "linear attention without padding its values by ones, tokens last",
+        EXACT,
+        module=_late("modules", "linear_attention"),
+    ),
+    Rewrite(
         "cls_to_average",
         "average pooling instead of the class token: only for checkpoints trained so, judge by recall",
         None,
@@ -76,7 +82,7 @@ REWRITES = {rewrite.name: rewrite for rewrite in _ALL}
 # GELU stays exact: the compiler has it as one operator, and the tanh form was seen to move 1.5 times as much.
 SETS: dict[str, tuple[str, ...]] = {
     NONE: (),
-    NPU: ("split_attention", "windows_4d", "finite_masks", "int32_ids", "simplify"),
+    NPU: ("split_attention", "windows_4d", "linear_attention", "finite_masks", "int32_ids", "simplify"),
 }
 
 

@@ -52,10 +52,12 @@ def draw_scatter(axes: Axes, group: Group, looks: dict[str, Style]) -> None:
         _label_trained(axes, group, marks)
     elif marks:
         _label_all(axes, marks)
-        axes.text(
+        note = axes.text(
             0.5, 0.86, "No trained weights were measured here,\nso there is no recall to compare yet.",
             transform=axes.transAxes, ha="center", va="center", color=SOFT, linespacing=1.5, gid=FIXED,
         )  # fmt: skip
+        if any(_extent(text).meets(_extent(note)) for text in axes.texts if text is not note):
+            note.remove()  # the words below the panels say it too
 
 
 def _marks(group: Group, looks: dict[str, Style]) -> list[Mark]:

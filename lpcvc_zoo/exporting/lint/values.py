@@ -88,6 +88,42 @@ def _takers(graph: Graph, name: str) -> tuple[str, ...]:
     return tuple(label(node) for node in graph.consumers[name])
 
 
+def clipped_padding(subject: Subject) -> Iterator[Hit]:
+    graph = subject.graph
+    for node in graph.nodes("Pad"):
+        value = _number(graph, node.input[2]) if len(node.input) > 2 else 0.0
+        known = _range(graph, node.input[0])
+        if value is None or known is None:
+            continue
+        low, high, step = known
+        if not low - step <= value <= high + step:
+            message = f"quantised to {low:.3g} .. {high:.3g}, and padded with {value:.3g}"
+            yield Hit(message, (label(node),))
+
+
+def _number(graph: Graph, name: str) -> float | None:
+    """A constant, quantised or not."""
+    value, made = graph.constant(name), graph.producer.get(name)
+    if value is None and made is not None and made.op_type == "DequantizeLinear":
+        parts = [graph.constant(part) for part in made.input]
+        if all(part is not None and part.size == 1 for part in parts):
+            integer, scale, *zero = (float(part.item()) for part in parts if part is not None)
+            return (integer - sum(zero)) * scale
+    return float(value.item()) if value is not None and value.size == 1 else None
+
+
+def _range(graph: Graph, name: str) -> tuple[float, float, float] | None:
+    """Least and greatest value, and the step, of what was quantised as a whole; None for anything else."""
+    made = graph.producer.get(name)
+    if made is None or made.op_type != "DequantizeLinear" or len(made.input) < 3:
+        return None
+    scale, zero = graph.constant(made.input[1]), graph.constant(made.input[2])
+    if scale is None or zero is None or scale.size != 1 or zero.dtype.kind not in "iu":
+        return None
+    step, limits = float(scale.item()), np.iinfo(str(zero.dtype))
+    return (limits.min - int(zero.item())) * step, (limits.max - int(zero.item())) * step, step
+
+
 RULES = (
     Rule(
         "infinite-constant", "error",
@@ -120,6 +156,14 @@ RULES = (
         "No NPU has float64.",
         "Export in float32; look for numpy scalars and Python floats in the model's code.",
         doubles,
+    ),
+    Rule(
+        "clipped-padding", "error",
+        "What is padded and the padding share one range on the NPU, that of what is padded: a value beyond "
+        "it is clipped, without a word, while ONNX Runtime computes the right one.",
+        "Do without the padding: the rewrite linear_attention does for EfficientViT's linear attention. Or "
+        "concatenate a constant.",
+        clipped_padding,
     ),
     Rule(
         "fp16-overflow", "error",
