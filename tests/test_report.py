@@ -21,6 +21,7 @@ from lpcvc_zoo.bench.outcome import REPORT_FILES
 from lpcvc_zoo.bench.pareto import compare
 from lpcvc_zoo.bench.report import figure, words, write_report
 from lpcvc_zoo.bench.report.labels import Box, Label, place, spread
+from lpcvc_zoo.bench.report.lengths import curves, lengths_svg
 from lpcvc_zoo.bench.report.table import csv_text, json_text
 from lpcvc_zoo.bench.report.view import height, milliseconds, names, parts, styles
 from lpcvc_zoo.bench.row import ResultRow
@@ -204,6 +205,29 @@ def test_names_are_short_until_two_rows_share_one() -> None:
         "mobileclip_s1",
     ]
     assert len(set(names([row(), row(device="d"), row(contract="lpcvc2026_sample")]))) == 3
+
+
+def test_recall_over_text_length_is_told_and_drawn_where_a_model_has_several(tmp_path) -> None:
+    lengths = {77: 0.41, 8: 0.3, 16: 0.41}
+    cut = [row(recall=recall, text_length=length) for length, recall in lengths.items()]
+    others = [row("mobileclip_s1", 0.5), row("mobileclip_s1", 0.4, text_length=16, precision="w8a8")]
+    (group,) = compare([*cut, *others, row(text_length=8)])
+    (curve,) = curves(group)
+    assert curve.name == "mobileclip_s0.published"
+    assert [(length, recall.value) for length, recall in curve.points] == [(8, 0.3), (16, 0.41), (77, 0.41)]
+    assert "0.300 at 8, 0.410 at 16, 0.410 at 77." in said([*cut, *others])
+    (svg,) = lengths_svg([group])
+    assert svg == lengths_svg([group])[0]
+    ElementTree.fromstring(svg)
+    write_report([*cut, *others], tmp_path)
+    assert '<section class="charts" id="lengths">' in (tmp_path / "report.html").read_text()
+
+
+def test_without_several_text_lengths_there_is_no_curve(tmp_path) -> None:
+    rows = [*mixed_sweep(), row(text_length=8), static(recall=0.4, text_length=8)]
+    assert lengths_svg(compare(rows)) == []
+    write_report(rows, tmp_path)
+    assert 'id="lengths"' not in (tmp_path / "report.html").read_text()
 
 
 def test_families_differ_in_colour_and_marker() -> None:

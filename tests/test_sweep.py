@@ -164,6 +164,27 @@ def test_a_precision_has_one_spelling_and_goes_to_the_export() -> None:
 
 
 @pytest.mark.parametrize(
+    ("wanted", "planned"),
+    [
+        ((), [None]),
+        ((16,), [16]),
+        ((24, 8, 24), [8, 24]),
+        ((8, 77), [8, None]),
+        ((16, 77, 200), [16, None]),
+    ],
+)
+def test_text_lengths_are_cells_of_their_own_up_to_the_towers_context(wanted, planned) -> None:
+    cells = plan([(entry("delta", 1.0), "untrained")], [FakeTarget()], export_id, text_lengths=wanted)
+    assert [cell.text_length for cell in cells] == planned
+    assert len({cell.id for cell in cells}) == len({cell.slot for cell in cells}) == len(planned)
+
+
+def test_a_sweep_has_a_row_for_every_text_length(folder: Path) -> None:
+    outcome, _ = sweep(folder, models=("alpha_small",), text_lengths=(8, 77))
+    assert [row.text_length for row in outcome.rows] == [8, 77]
+
+
+@pytest.mark.parametrize(
     ("precisions", "scored"), [(("float",), "photos"), (("float", "w8a8"), "photos_heldout")]
 )
 def test_with_a_quantised_precision_what_calibrates_is_not_scored(folder: Path, precisions, scored) -> None:

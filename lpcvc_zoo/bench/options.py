@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +26,8 @@ class SweepOptions(BaseModel):
     ``series`` and what else is not None are the target's. ``devices`` may hold groups such as "all-phones".
     ``in_flight``: how many models may have their jobs at remote targets at once.
 
+    ``text_lengths``: tokens that the text sequence is cut to, one row for each; none means full length.
+
     ``rewrites``: as in ``export``; None means what each target asks for. ``precisions``: as in ``quantize``;
     a target that quantises by itself calibrates on the dataset ``calibration``. With a quantised one, also
     among the ``artifacts``, the bundled photos are scored without those that calibrate it.
@@ -40,7 +42,7 @@ class SweepOptions(BaseModel):
     runtime: str | None = None
     contracts: tuple[str, ...] = ("lpcvc2026",)
     precisions: tuple[str, ...] = ("float",)
-    text_length: int | None = Field(default=None, ge=2)
+    text_lengths: tuple[Annotated[int, Field(ge=3)], ...] = ()
     rewrites: str | None = None
     calibration: str = photos.CALIBRATION
     series: str | None = None

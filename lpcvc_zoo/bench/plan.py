@@ -181,14 +181,15 @@ def plan(
     contracts: Sequence[str] = ("lpcvc2026",),
     precisions: Sequence[str] = ("float",),
     rewrites: str | None = None,
-    text_length: int | None = None,
+    text_lengths: Sequence[int] = (),
     dataset: str | None = None,
     evaluate_untrained: bool = False,
 ) -> list[Cell]:
     """All cells, in the order of ``models``; ``dataset`` is the fingerprint of the data to score on.
 
     ``export_id`` identifies the export of ``Cell.export_args``. ``rewrites``: "none", "npu" or names;
-    None for what each target asks for by its attribute of that name. Untrained models are scored only with
+    None for what each target asks for by its attribute of that name. ``text_lengths``: a cell for each, up
+    to the tower's context; none means full length. Untrained models are scored only with
     ``evaluate_untrained``: their recall is chance. A target that quantises by itself has one ``precision``
     and gets the cells of that one. A target that ``emulates`` is not scored on: at seconds a sample that
     takes hours.
@@ -206,18 +207,26 @@ def plan(
             export_id="",
             precision=precision,
             rewrites=_rewrites(target) if rewrites is None else rewrites,
-            text_length=text_length,
+            text_length=length,
             dataset=dataset
             if (evaluate_untrained or weights != UNTRAINED) and not getattr(target, "emulates", False)
             else None,
         )
         for entry, weights in models
         for contract in contracts
+        for length in _lengths(entry, contract, text_lengths)
         for precision in precisions
         for target in targets
         if getattr(target, "precision", precision) == precision
     ]
     return [replace(cell, export_id=export_id(*cell.export_args)) for cell in cells]
+
+
+def _lengths(entry: Entry, contract: str, wanted: Sequence[int]) -> list[int | None]:
+    """Those below the tower's context, shortest first; None is the full length, which longer ones come to."""
+    full = min(get_contract(contract).text.length, entry.text.context_length)
+    below = sorted({length for length in wanted if length < full})
+    return [*below, None] if len(below) < len(set(wanted)) or not wanted else [*below]
 
 
 def _rewrites(target: Target) -> str:

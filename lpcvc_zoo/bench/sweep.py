@@ -122,7 +122,7 @@ def _planned(
         contracts=options.contracts,
         precisions=options.precisions,
         rewrites=options.rewrites,
-        text_length=options.text_length,
+        text_lengths=options.text_lengths,
         dataset=fingerprint,
         evaluate_untrained=options.evaluate_untrained,
     )

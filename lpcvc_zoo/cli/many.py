@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lpcvc_zoo.cli.shared import AsJson, Calibration, Runtime, TextLength, Threads, out, print_json, split
+from lpcvc_zoo.cli.shared import AsJson, Calibration, Runtime, Threads, out, print_json, split
 from lpcvc_zoo.errors import ZooError
 from lpcvc_zoo.retrieval import photos
 
@@ -41,7 +41,10 @@ def sweep(
         str | None,
         typer.Option(help="none, npu, or names with commas between; by default what suits each target."),
     ] = None,
-    text_length: TextLength = None,
+    text_length: Annotated[
+        list[str] | None,
+        typer.Option(help="Tokens to cut the text sequence to, a row for each. Repeat, or use commas."),
+    ] = None,
     dataset: Annotated[str, typer.Option(help="What to score on.")] = "photos",
     folder: Annotated[Path, typer.Option("--out", help="Folder of the ledger and the report.")] = Path(
         "results"
@@ -86,7 +89,7 @@ def sweep(
         "in_flight": in_flight,
         "series": series,
         "rewrites": rewrites,
-        "text_length": text_length,
+        "text_lengths": split(text_length),
         "dataset": dataset,
         "out": folder,
         "quick": quick,

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from lpcvc_zoo import registry
+from lpcvc_zoo.cli import lengths
 from lpcvc_zoo.cli.profiles import print_profiles
 from lpcvc_zoo.cli.shared import (
     AsJson,
@@ -148,7 +149,10 @@ def evaluate(
     contract: ContractChoice = None,
     pretrained: Weights = None,
     image_size: ImageSize = None,
-    text_length: TextLength = None,
+    text_length: Annotated[
+        str | None,
+        typer.Option(help="Cut the text sequence to this many tokens; auto: the least that loses nothing."),
+    ] = None,
     target: Annotated[
         str | None, typer.Option("--target", help="Score the exported towers there instead of torch.")
     ] = None,
@@ -163,8 +167,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model on a dataset: recall@k both ways with 95 % intervals."""
-    options = options_of(pretrained, contract, image_size, text_length)
+    auto, tokens = lengths.parsed(text_length)
+    options = options_of(pretrained, contract, image_size, tokens)
     artifact = _in_folder(name, options)
+    if auto and artifact is not None:
+        raise ZooError(f"{name} is made already: expected no --text-length.")
     from lpcvc_zoo.retrieval.datasets import load_dataset
     from lpcvc_zoo.retrieval.evaluate import BATCH_SIZE, CompiledPair
     from lpcvc_zoo.retrieval.evaluate import evaluate as score
@@ -174,9 +181,17 @@ def evaluate(
     data = load_dataset(scored, strict=strict, images=images, split=split)
     for problem in data.problems:
         print(f"{problem.level}: {problem}", file=sys.stderr)
-    what: Any
+    in_torch = artifact is None and target is None and precision is None
+    found = lengths.find(name, options, data) if auto else None
+    if found:
+        options["text_length"] = found.choice.text_length
+    what: Any = None
     batch = BATCH_SIZE
-    if artifact is None and target is None and precision is None:
+    if found and in_torch:
+        weights = artifact_of(name, options).record(found.choice).manifest.weights
+    if found and in_torch and save_embeddings is None:
+        scores = found.scores[found.choice.text_length]
+    elif in_torch:
         what = registry.build(name, **options)
         weights, own = what.weights, what.contract
     else:
@@ -186,24 +201,29 @@ def evaluate(
         more, exported = _where(target, device, runtime, precision, calibration)
         where = get_target(target, **more)
         artifact = artifact_of(name, options, getattr(where, "rewrites", NONE), exported)
+        artifact = artifact.record(found.choice) if found else artifact
         weights, own = artifact.manifest.weights, get_contract(artifact.manifest.contract)
         files = {tower: artifact.path(tower) for tower in TOWERS}  # half a pair ends here
         _submit(where, artifact, measured=False)
         if getattr(where, "emulates", False):
             batch = 1  # seconds each: progress after every one
         what = CompiledPair(where, {tower: where.compile(files[tower], tower) for tower in TOWERS})
-    with counting(f"scoring {name} on {data.name}") as progress:
-        scores = score(
-            what,
-            data,
-            contract=own,
-            save_embeddings=save_embeddings,
-            batch_size=batch,
-            progress=progress,
-        )
+    if what is not None:
+        with counting(f"scoring {name} on {data.name}") as progress:
+            scores = score(
+                what,
+                data,
+                contract=own,
+                save_embeddings=save_embeddings,
+                batch_size=batch,
+                progress=progress,
+            )
     if as_json:
-        print_json(scores.model_dump(mode="json"))
+        why = {"text_length_choice": found.choice.model_dump(mode="json")} if found else {}
+        print_json(scores.model_dump(mode="json") | why)
         return
+    if found:
+        lengths.print_choice(found.choice)
     shown = table("direction", "k", "counted", "recall", "95 % interval", "chance")
     for recall in scores.recalls:
         shown.add_row(

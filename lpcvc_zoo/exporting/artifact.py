@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lpcvc_zoo.contract import TOWERS, Tower
 from lpcvc_zoo.errors import ExportError
-from lpcvc_zoo.files import sha256_of
+from lpcvc_zoo.files import sha256_of, write_text
 
 MANIFEST = "manifest.json"
 FILES: dict[Tower, str] = {"image": "image_encoder.onnx", "text": "text_encoder.onnx"}
@@ -91,6 +91,22 @@ class TowerFile(_File):
     quantized: Quantized | None = None
 
 
+class TextLengthChoice(_Record):
+    """Why the text sequence was cut to ``text_length`` tokens: the shortest length that lost nothing there.
+
+    ``longest_text``: tokens of the dataset's longest text, start and end included. ``exact``: the tower is
+    causal and no text is longer, so every embedding is the same; otherwise no recall was lower than at full
+    length. ``recall``: by text length, by the contract's ``metric``, on the whole ``dataset``.
+    """
+
+    text_length: int
+    dataset: str
+    longest_text: int
+    exact: bool
+    metric: str
+    recall: dict[int, float]
+
+
 class Manifest(_Record):
     """What was exported, from which weights, with which tools, and how well it agrees with torch.
 
@@ -105,6 +121,7 @@ class Manifest(_Record):
     rewrites: tuple[str, ...] = ()
     fused: bool | None = None
     text_length: int | None = None
+    text_length_choice: TextLengthChoice | None = None
     image_size: int | None = None
     embed_dim: int
     interpolation: str | None = None
@@ -145,6 +162,12 @@ class Artifact:
 
     def path(self, tower: Tower) -> Path:
         return self.folder / self.manifest.tower(tower).file
+
+    def record(self, choice: TextLengthChoice) -> Artifact:
+        """This artifact with the reason for its text length in its manifest, which is written whole."""
+        manifest = self.manifest.model_copy(update={"text_length_choice": choice})
+        write_text(self.folder / MANIFEST, manifest.model_dump_json(indent=2))
+        return Artifact(self.folder, manifest)
 
     def verify(self) -> None:
         """Raise ExportError where a file is missing or its sha256 is not the manifest's."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lpcvc_zoo.contract import TOWERS, Contract, Tower
+from lpcvc_zoo.contract import Contract, Tower
 from lpcvc_zoo.errors import ContractError, DatasetError
 from lpcvc_zoo.files import written_whole
 from lpcvc_zoo.retrieval.ranks import pairs
@@ -39,12 +39,29 @@ def embed(
 
     Only one batch of prepared images is held at a time: one image is 12 MB under lpcvc2026.
     """
-    found: dict[Tower, Embeddings] = {}
-    for tower in TOWERS:
-        outputs = _outputs(model, dataset, tower, batch_size, sum(map(len, found.values())), progress)
-        dim = None if tower == "image" else found["image"].shape[1]
-        found[tower] = checked(model.contract, dataset, tower, batch_size, outputs, dim)
-    return found["image"], found["text"]
+    total, done = len(dataset.images) + len(dataset.texts), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    images = embed_tower(model, dataset, "image", batch_size, advance)
+    return images, embed_tower(model, dataset, "text", batch_size, advance, images.shape[1])
+
+
+def embed_tower(
+    model: Model,
+    dataset: RetrievalDataset,
+    tower: Tower,
+    batch_size: int,
+    advance: Callable[[int], None],
+    dim: int | None = None,
+) -> Embeddings:
+    """One tower's embeddings ``[N, D]``; ``advance`` is told how many are new; ``dim``: what D must be."""
+    outputs = _outputs(model, dataset, tower, batch_size, advance)
+    return checked(model.contract, dataset, tower, batch_size, outputs, dim)
 
 
 def parts(dataset: RetrievalDataset, tower: Tower, size: int) -> list[slice]:
@@ -142,15 +159,12 @@ def _outputs(
     dataset: RetrievalDataset,
     tower: Tower,
     size: int,
-    done: int,
-    progress: Callable[[int, int], None] | None,
+    advance: Callable[[int], None],
 ) -> Iterator[Array]:
     for part in parts(dataset, tower, size):
         batch = model.run(tower, prepared(model.contract, dataset, tower, part))
         yield batch
-        done += len(batch)
-        if progress is not None:
-            progress(done, len(dataset.images) + len(dataset.texts))
+        advance(len(batch))
 
 
 def _prepare_image(contract: Contract, path: Path) -> Array:

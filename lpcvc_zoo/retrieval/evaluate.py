@@ -19,6 +19,8 @@ from lpcvc_zoo.targets import get_target
 from lpcvc_zoo.targets.base import Array, AsyncTarget, Compiled, Target
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from lpcvc_zoo.model import DualEncoder
 
 BATCH_SIZE = 8  # 100 MB of images under lpcvc2026
@@ -96,22 +98,28 @@ def _opened(what: object, contract: Contract | None) -> embed.Model:
         if contract is None:
             raise ContractError("contract", "the contract that the towers were made under", "none")
         return embed.Model(contract, partial(_run_compiled, what, contract), _identity(what, contract))
-    import torch
-
     from lpcvc_zoo.model import DualEncoder
 
     if not isinstance(what, DualEncoder):
         expected = "a DualEncoder, an export's Artifact or a CompiledPair"
         raise ContractError("what", expected, f"{type(what).__name__} {what!r}")
-    own = _agreed(what.contract, contract)
+    _agreed(what.contract, contract)
+    return torch_model(what)
+
+
+def torch_model(model: DualEncoder, text_encoder: nn.Module | None = None) -> embed.Model:
+    """A torch model as what can be scored; ``text_encoder`` stands in for its own, with its text tower."""
+    import torch
+
     identity = {
-        "entry": what.entry.name,
-        "weights": what.weights,
-        "text_length": what.text_length,
-        "contract": own.name,
+        "entry": model.entry.name,
+        "weights": model.weights,
+        "text_length": model.text_length,
+        "contract": model.contract.name,
         "torch": torch.__version__,
     }
-    return embed.Model(own, partial(_run_torch, what), identity)
+    encoders = {"image": model.image_encoder, "text": text_encoder or model.text_encoder}
+    return embed.Model(model.contract, partial(_run_torch, model, encoders), identity)
 
 
 def _agreed(own: Contract, asked: Contract | None) -> Contract:
@@ -133,15 +141,14 @@ def _run_compiled(pair: CompiledPair, contract: Contract, tower: Tower, batch: A
     return embed.output_of(contract, tower, pair.target.infer(pair.compiled[tower], {spec.name: batch}))
 
 
-def _run_torch(model: DualEncoder, tower: Tower, batch: Array) -> Array:
+def _run_torch(model: DualEncoder, encoders: Mapping[str, nn.Module], tower: Tower, batch: Array) -> Array:
     import torch
 
     training = model.training
-    encode = model.image_encoder if tower == "image" else model.text_encoder
     model.eval()
     try:
         with torch.inference_mode():
-            result: torch.Tensor = encode(torch.from_numpy(batch).to(model.logit_scale.device))
+            result: torch.Tensor = encoders[tower](torch.from_numpy(batch).to(model.logit_scale.device))
             array: Array = result.float().cpu().numpy()
             return array
     finally:

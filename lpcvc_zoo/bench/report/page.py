@@ -13,6 +13,7 @@ from typing import Any
 
 from lpcvc_zoo.bench.pareto import Group
 from lpcvc_zoo.bench.report import words
+from lpcvc_zoo.bench.report.lengths import TITLE, lengths_svg
 from lpcvc_zoo.bench.report.table import cells, columns_of, header, plain
 from lpcvc_zoo.bench.report.view import height, model, names, parts, styles
 from lpcvc_zoo.bench.row import ResultRow
@@ -36,10 +37,25 @@ def page(groups: Sequence[Group], made: str) -> str:
         "policy": policy,
         "style": _read("page.css"),
         "data": _json(_data(groups, made)),
+        "lengths": _lengths(groups),
         "plotly": charts,
         "script": script,
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: filled[match[1]], _read("page.html"))
+
+
+def _lengths(groups: Sequence[Group]) -> str:
+    """A section with pictures, or nothing where no model was scored at several text lengths."""
+    pictures = lengths_svg(groups)
+    if not pictures:
+        return ""
+    shown = "".join(
+        f'<img alt="{TITLE}; What came out has the same numbers" '
+        f'src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}">'
+        for svg in pictures
+    )
+    figure = f"<figure><figcaption>{TITLE}</figcaption>{shown}</figure>"
+    return f'<section class="charts" id="lengths">{figure}</section>'
 
 
 def _data(groups: Sequence[Group], made: str) -> dict[str, Any]:

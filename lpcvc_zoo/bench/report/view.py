@@ -39,7 +39,7 @@ def styles(rows: Iterable[ResultRow]) -> dict[str, Style]:
 
 def names(rows: Sequence[ResultRow]) -> list[str]:
     """A name for each row, short but different: what tells two rows apart is added only where it must be."""
-    found = [_model(row) for row in rows]
+    found = [model_name(row) for row in rows]
     details = (
         lambda row: row.precision,
         lambda row: f"{row.text_length} tokens" if row.text_length else "",
@@ -57,7 +57,8 @@ def names(rows: Sequence[ResultRow]) -> list[str]:
     return found
 
 
-def _model(row: ResultRow) -> str:
+def model_name(row: ResultRow) -> str:
+    """Entry and tag, and the precision where it is not float."""
     name = f"{row.entry}.{row.weights.split('@')[0]}" if row.trained else row.entry
     return name if row.precision == "float" else f"{name}, {row.precision}"
 
