@@ -7,7 +7,8 @@
 does it: image pixels at the encoder's own size and already normalised, 77 ids, argmax pooling. ``ours`` is
 ``lpcvc_zoo.export`` under ``lpcvc2026_sample``: the same weights folded, with scale, mean, std, resize and
 unit length inside. All variants of a tower run in turn, round by round, in one process; every ratio is of two
-medians of one round, so that what else the machine does meets both.
+medians of one round, so that what else the machine does meets both. With ``--threads 1`` what is measured is
+that thread's own time on the CPU, which a busy machine changes least.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ MODELS = (
     "mobileclip_b",
 )
 CONTRACT = get_contract("lpcvc2026_sample")
+COMPILED = "torch.compile"
 ROUND_S = 0.25  # of each variant in each round
 Run = Callable[[], Any]
+Clock = Callable[[], float]
 
 
 class PlainText(nn.Module):
@@ -104,7 +107,7 @@ def image_runs(name: str, folder: Path) -> dict[str, Run]:
         runs["ours, unfused"] = ours(name, folder / "unfused", "image", photo, fuse=False)
     return runs | {
         "torch": torch_run(encoder, pixels),
-        "torch.compile": torch_run(torch.compile(encoder), pixels),
+        COMPILED: torch_run(torch.compile(encoder), pixels),
     }
 
 
@@ -117,11 +120,11 @@ def text_runs(name: str, folder: Path, length: int) -> dict[str, Run]:
         "ours": ours(name, folder / "ours", "text", ids),
         f"ours, {length} tokens": ours(name, folder / "sliced", "text", ids, text_length=length),
         "torch": torch_run(encoder, wide),
-        "torch.compile": torch_run(torch.compile(encoder), wide),
+        COMPILED: torch_run(torch.compile(encoder), wide),
     }
 
 
-def measure(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
+def measure(runs: dict[str, Run], rounds: int, clock: Clock) -> dict[str, list[float]]:
     """Median milliseconds of each variant in each round; the order turns, so that none is always first."""
     for run in runs.values():
         for _ in range(3):
@@ -132,11 +135,11 @@ def measure(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
             times: list[float] = []
-            ends = time.perf_counter() + ROUND_S
-            while not times or time.perf_counter() < ends:
-                began = time.perf_counter()
+            ends = clock() + ROUND_S
+            while not times or clock() < ends:
+                began = clock()
                 runs[name]()
-                times.append(1e3 * (time.perf_counter() - began))
+                times.append(1e3 * (clock() - began))
             found[name].append(statistics.median(times))
     return found
 
@@ -184,9 +187,13 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes minutes")
     parser.add_argument("--out", type=Path, default=Path("results/export_speed.csv"))
     given = parser.parse_args()
     torch.backends.mha.set_fastpath_enabled(False)  # it can't be exported
+    torch.set_num_threads(given.threads)
+    clock = time.thread_time if given.threads == 1 else time.perf_counter
     console = Console()
     length = caption_tokens()
     rows: list[dict[str, Any]] = []
@@ -196,7 +203,9 @@ def main() -> None:
             with console.status(f"{name}, {tower} tower"), tempfile.TemporaryDirectory() as scratch:
                 folder = Path(scratch)
                 runs = image_runs(name, folder) if tower == "image" else text_runs(name, folder, length)
-                new = rows_of(name, tower, measure(runs, given.rounds))
+                if given.no_compile:
+                    del runs[COMPILED]
+                new = rows_of(name, tower, measure(runs, given.rounds, clock))
             rows += new
             for row in new:
                 ratio = f"{row['times_faster_than_plain']:.2f} ({row['p10']:.2f} to {row['p90']:.2f})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 TITLE = "Recall against text length"
 WIDTH, HEIGHT = 6.5, 3.6  # inches
+DASHES = ("-", "--", ":", "-.")
 MOST_CURVES = MOST_TICKS = 12
 
 
@@ -63,11 +65,23 @@ def draw_lengths(group: Group) -> Figure | None:
         figure = Figure(figsize=(WIDTH, HEIGHT), facecolor="white", layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
+        drawn_of: Counter[str] = Counter()
         for curve in drawn:
+            dash = DASHES[drawn_of[curve.family] % len(DASHES)]  # a family has one colour and one marker
+            drawn_of[curve.family] += 1
             lengths = [length for length, _ in curve.points]
             values = [recall.value for _, recall in curve.points]
             look = looks[curve.family]
-            axes.plot(lengths, values, marker=look.marker, color=look.colour, lw=1.6, ms=5, label=curve.name)
+            axes.plot(
+                lengths,
+                values,
+                marker=look.marker,
+                ls=dash,
+                color=look.colour,
+                lw=1.6,
+                ms=5,
+                label=curve.name,
+            )
             low, high = ([getattr(recall, edge) for _, recall in curve.points] for edge in ("low", "high"))
             axes.fill_between(lengths, low, high, color=look.colour, alpha=0.08, lw=0)
         if group.chance is not None:
