@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from lpcvc_zoo import build, get_contract, get_entry, list_models
+from lpcvc_zoo import build, get_entry, list_models
 from lpcvc_zoo.contract import TOWERS, Tower
 from lpcvc_zoo.data import sample_captions, sample_photos
 from lpcvc_zoo.errors import ZooError
 from lpcvc_zoo.exporting.artifact import Artifact
 from lpcvc_zoo.exporting.cache import cached_export
+from lpcvc_zoo.model import DualEncoder
 from lpcvc_zoo.targets.qnn.target import QnnTarget
 
 COLUMNS = ("model", "tower", "precision", "rewrites", "compiles", "nodes", "DRAM MB", "VTCM MB", "cosine")
@@ -34,44 +35,55 @@ def measured(
     target: QnnTarget, artifact: Artifact, tower: Tower, inputs: list[Any], wanted: list[torch.Tensor]
 ) -> dict[str, Any]:
     """What the compiler says of one tower, and how far its emulated embeddings are from ``wanted``."""
-    found: dict[str, Any] = {"nodes": artifact.manifest.tower(tower).nodes}
+    made = artifact.manifest.tower(tower)
+    found: dict[str, Any] = {"nodes": made.nodes}
     try:
         compiled = target.compile(artifact.path(tower), tower)
     except ZooError as error:
         return found | {"compiles": f"no: {error}"}
-    traffic = target.profile(compiled).traffic
-    if traffic is not None:
-        found["DRAM MB"] = round(traffic.dram_bytes / 1e6, 1)
-        found["VTCM MB"] = round(traffic.vtcm_bytes / 1e6, 1)
-    name = artifact.manifest.tower(tower).input_name
+    profile = target.profile(compiled)
+    found |= {"compiles": "yes", "binary MB": _mb(profile.file_bytes)}
+    if profile.traffic is not None:
+        found |= {"DRAM MB": _mb(profile.traffic.dram_bytes), "VTCM MB": _mb(profile.traffic.vtcm_bytes)}
     cosines = [
         torch.nn.functional.cosine_similarity(
-            torch.from_numpy(next(iter(target.infer(compiled, {name: array}).values()))), embedding
+            torch.from_numpy(target.infer(compiled, {made.input_name: array})[made.output_name]), embedding
         ).item()
         for array, embedding in zip(inputs, wanted, strict=True)
     ]
-    return found | {"compiles": "yes", "cosine": round(min(cosines), 6) if cosines else None}
+    return found | {"cosine": round(min(cosines), 6) if cosines else None}
+
+
+def samples_of(
+    model: DualEncoder, count: int
+) -> tuple[dict[Tower, list[Any]], dict[Tower, list[torch.Tensor]]]:
+    """Bundled photos and captions under the model's contract, and the embeddings that torch gives them."""
+    inputs: dict[Tower, list[Any]] = {
+        "image": [model.contract.prepare_image(photo) for photo in sample_photos(count)],
+        "text": [model.contract.prepare_text(caption) for caption in sample_captions(count)],
+    }
+    with torch.inference_mode():
+        return inputs, {
+            "image": [model.encode_image(array) for array in inputs["image"]],
+            "text": [model.encode_text(array) for array in inputs["text"]],
+        }
+
+
+def _mb(count: int | None) -> float | None:
+    return None if count is None else round(count / 1e6, 1)
 
 
 def rows_of(
     name: str, given: argparse.Namespace, target: QnnTarget, console: Console
 ) -> list[dict[str, Any]]:
-    contract = get_contract(given.contract)
-    model = build(name, contract=contract)
-    inputs: dict[Tower, list[Any]] = {
-        "image": [contract.prepare_image(photo) for photo in sample_photos(given.samples)],
-        "text": [contract.prepare_text(caption) for caption in sample_captions(given.samples)],
-    }
-    with torch.inference_mode():
-        wanted = {
-            "image": [model.encode_image(array) for array in inputs["image"]],
-            "text": [model.encode_text(array) for array in inputs["text"]],
-        }
+    inputs, wanted = samples_of(build(name, contract=given.contract), given.samples)
     rows: list[dict[str, Any]] = []
     for precision in given.precision:
         for rewrites in ("none", "npu"):
             with console.status(f"{name}, {precision}, {rewrites}: exporting"):
-                artifact = cached_export(name, rewrites=rewrites, precision=precision, contract=contract.name)
+                artifact = cached_export(
+                    name, rewrites=rewrites, precision=precision, contract=given.contract
+                )
             for tower in TOWERS:
                 with console.status(f"{name}, {precision}, {rewrites}: {tower} tower"):
                     facts = measured(target, artifact, tower, inputs[tower], wanted[tower])
@@ -105,7 +117,7 @@ def main() -> None:
     rows = [row for name in given.models for row in rows_of(name, given, target, console)]
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with given.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
     console.print(str(given.out))

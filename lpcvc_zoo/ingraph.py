@@ -58,7 +58,6 @@ class ContentResize(nn.Module):
     """
 
     index: Tensor
-    sources: Tensor
     targets: Tensor
     lines: Tensor
     pixels: Tensor
@@ -68,10 +67,8 @@ class ContentResize(nn.Module):
         self.canvas, self.shorter_edge, self.size, self.high = canvas, shorter_edge, size, high
         self.kernel = _KERNELS[interpolation]
         self.register_buffer("index", torch.arange(canvas, dtype=torch.float32), persistent=False)
-        sources = size * (2 * torch.arange(canvas, dtype=torch.int32) + 1)
         rows = _TILE if size % _TILE == 0 else 1
         targets = 2 * torch.arange(size, dtype=torch.int32).view(rows, size // rows, 1) + 1
-        self.register_buffer("sources", sources, persistent=False)
         self.register_buffer("targets", targets, persistent=False)
         lines = 3 * canvas  # of all three channels
         self.register_buffer("lines", torch.full((1, lines), 1 / lines), persistent=False)
@@ -79,9 +76,8 @@ class ContentResize(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = self.content_size(image)
-        across = self.weights(width).mT.unsqueeze(1)  # [N, 1, canvas, size]
-        down = self.weights(height).unsqueeze(1)  # [N, 1, size, canvas]
-        rows = (image @ across).clamp(0.0, self.high)
+        across, down = (self.weights(extent).unsqueeze(1) for extent in (width, height))
+        rows = (image @ across.mT).clamp(0.0, self.high)
         return (down @ rows).clamp(0.0, self.high)
 
     def content_size(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +89,8 @@ class ContentResize(nn.Module):
         # A product with a constant vector is the cheapest reduction there is: 0.3 ms for the whole canvas
         # in ONNX Runtime, where ReduceMax takes 20. Pixels are never negative, so nothing cancels.
         width = self.extent(self.lines @ image.flatten(1, 2))
-        height = self.extent((image @ self.pixels).sum(dim=1).mT)
+        rows = (image.flatten(1, 2) @ self.pixels).reshape(-1, 3, self.canvas)
+        height = self.extent(rows.sum(dim=1, keepdim=True))
         below = (self.shorter_edge - torch.minimum(height, width)).clamp(0.0, 1.0)
         is_wide = (width - height + 1).clamp(0.0, 1.0)
         height = height + below * (1 - is_wide) * (self.canvas - height)
@@ -101,22 +98,25 @@ class ContentResize(nn.Module):
         return height, width
 
     def extent(self, mean: Tensor) -> Tensor:
-        """1 + the last index at which ``mean`` ``[N, 1, canvas]`` is not 0, as ``[N, 1]``."""
+        """1 + the last index at which ``mean`` ``[N, 1, canvas]`` is not 0, as ``[N, 1]``; 1 if all are."""
         lit = (mean.squeeze(1) * _LIT).clamp(0.0, 1.0)
-        return (lit * (self.index + 1)).amax(dim=1, keepdim=True)
+        return (lit * (self.index + 1)).amax(dim=1, keepdim=True).clamp(min=1.0)
 
     def weights(self, extent: Tensor) -> Tensor:
-        """Weights ``[N, size, canvas]`` resizing a content of ``extent`` ``[N, 1]`` pixels; rows sum to 1."""
+        """Weights ``[N, size, canvas]`` resizing a content of ``extent`` ``[N, 1]`` pixels.
+
+        Rows sum to 1 over the content; beyond it, where pixels are 0, they are what they are.
+        """
         extent = extent[:, :, None, None]
-        # A source pixel's middle minus a target pixel's, in units of 1 / (2 * size) of a source pixel: whole
-        # numbers, and exact. In an NPU's fp16 numbers near 1000 lie 0.5 apart, which is 18 grey levels off.
-        apart = self.sources - self.targets * extent.to(torch.int32)
-        furthest = 4 * max(self.canvas, self.size)  # every kernel is 0 there
-        apart = apart.clamp(-furthest, furthest)
-        reach = 2 * extent.clamp(min=self.size)  # at least one source pixel: antialias only when shrinking
+        # In an NPU's fp16 numbers near 1000 lie 0.5 apart, which is 18 grey levels off. So the middle of a
+        # target pixel is a whole source pixel near it and a rest, which is small and taken from int32.
+        near = (self.targets * (extent / (2 * self.size))).floor()
+        rest = self.targets * extent.to(torch.int32) - self.size * (2 * near.to(torch.int32) + 1)
+        apart = (self.index - near) - rest.to(torch.float32) / (2 * self.size)
+        reach = (extent / self.size).clamp(min=1.0)  # in source pixels: antialias only when shrinking
+        taps = self.kernel(apart.abs(), reach)
         inside = (extent - self.index).clamp(0.0, 1.0)
-        taps = self.kernel(apart.to(torch.float32) / reach) * inside
-        taps = taps / taps.sum(dim=3, keepdim=True)
+        taps = taps / (taps @ inside.mT)
         return taps.reshape(-1, self.size, self.canvas)
 
 
@@ -139,16 +139,16 @@ class FixedResize(nn.Module):
         return (self.down @ rows).clamp(0.0, self.high)
 
 
-def _bilinear(offset: Tensor) -> Tensor:
-    return (1 - offset.abs()).clamp(min=0.0)
+def _bilinear(distance: Tensor, reach: Tensor) -> Tensor:
+    return (reach - distance).clamp(min=0.0)
 
 
-def _bicubic(offset: Tensor) -> Tensor:
-    """Keys' cubic with a = -0.5, PIL's choice, written with two ramps instead of a branch on the offset."""
-    distance = offset.abs()
-    inner = (1 - distance).clamp(min=0.0)
-    outer = (2 - distance).clamp(min=0.0)
-    return 0.5 * outer * outer * (outer - 1) + inner * inner * (1 - 2 * inner)
+def _bicubic(distance: Tensor, reach: Tensor) -> Tensor:
+    """Keys' cubic with a = -0.5, PIL's choice, times 2 reach^3: two ramps, no branch on the distance."""
+    outer = (2 * reach - distance).clamp(min=0.0)
+    past = outer - reach
+    inner = past.clamp(min=0.0)
+    return past * (outer * outer + inner * (2 * reach - 4 * inner))
 
 
 # An NPU keeps tensors in tiles of 8 rows: weights in one row only would fill an eighth of each.

@@ -119,14 +119,20 @@ W = weights(4, 3, 3, 3)
 CUBIC = {"mode": "cubic", "coordinate_transformation_mode": "half_pixel"}
 
 
-def gelu() -> onnx.ModelProto:
+# The ways to multiply x, half and (one + erf): each the inputs and output of two products.
+GELUS = (("x c", "d", "d half", "y"), ("x half", "d", "d c", "y"), ("c half", "d", "x d", "y"))
+
+
+def gelu(
+    products: tuple[str, ...] = GELUS[0], root: float = 2**0.5, one: float = 1.0, half: float = 0.5
+) -> onnx.ModelProto:
     return floats(
         node("Div", "x root", "a", "gelu_div"),
         node("Erf", "a", "b", "gelu_erf"),
         node("Add", "b one", "c", "gelu_add"),
-        node("Mul", "x c", "d", "gelu_mul"),
-        node("Mul", "d half", "y", "gelu_half"),
-        root=float(np.sqrt(2)), one=1.0, half=0.5,
+        node("Mul", *products[:2], "gelu_mul"),
+        node("Mul", *products[2:], "gelu_half"),
+        root=root, one=one, half=half,
     )  # fmt: skip
 
 
@@ -286,7 +292,9 @@ CORPUS: dict[str, Planted] = {
         "unsupported-operator", "error", ("magic",), lambda: single("Magic", "magic", "com.acme")
     ),
     "bare erf": Planted("erf", "error", ("bare_erf",), lambda: single("Erf", "bare_erf")),
-    "exact gelu": Planted("erf", "info", ("gelu_erf",), gelu),
+    "gelu of another x": Planted("erf", "error", ("gelu_erf",), lambda: gelu(("half c", "d", "d d", "y"))),
+    "gelu with another root": Planted("erf", "error", ("gelu_erf",), lambda: gelu(root=2.0)),
+    "gelu with another half": Planted("erf", "error", ("gelu_erf",), lambda: gelu(GELUS[2], half=0.4)),
     "argmax pooling": Planted("search", "warning", ("find_eot",), eot_argmax),
     "gathernd": Planted("scattered-access", "warning", ("pick_nd",), gather_nd),
     "scatternd": Planted("scattered-access", "warning", ("write_nd",), scatter_nd),

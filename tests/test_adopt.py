@@ -348,5 +348,5 @@ def test_encodings_go_to_ai_hub_with_the_tower(hub: AIHubServer, tmp_path: Path)
     with zipfile.ZipFile(uploaded[1].file) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".encodings")]
         assert json.loads(archive.read(name))["param_encodings"] == {"projection": [{"bitwidth": 8}]}
-    cells = artifact_cells([plain.folder, quantised.folder], [target, get_target()])
+    cells = artifact_cells([plain, quantised], [target, get_target()])
     assert [cell.precision for cell in cells] == ["float", "float", "aimet", "float"]

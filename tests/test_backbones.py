@@ -150,6 +150,14 @@ def test_the_text_tower_pools_and_masks_as_open_clip_does(causal: bool) -> None:
         assert ours.attn_mask.min() == MASKED
 
 
+def test_masked_tokens_weigh_nothing_and_no_weight_is_denormal() -> None:
+    mask = torch.full((77, 77), MASKED).triu(1)
+    logits = torch.empty(77, 77).uniform_(-15, 15, generator=torch.Generator().manual_seed(0))
+    weights = (logits + mask).softmax(dim=-1)
+    assert weights.triu(1).max() < 1e-8
+    assert weights.min() > torch.finfo(torch.float32).tiny
+
+
 def test_mobileclip_b_is_apples_network_where_timms_differs() -> None:
     ours, timms = get_entry("mobileclip_b").make(), clip_towers_of("MobileCLIP-B", EOT)
     ours.load_state_dict(timms.state_dict())

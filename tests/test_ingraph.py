@@ -102,6 +102,11 @@ def test_one_faint_pixel_is_enough_to_count_as_content() -> None:
     assert (height.item(), width.item()) == (1024, 640)
 
 
+def test_an_image_that_is_all_black_stays_black() -> None:
+    resize = ContentResize(1024, 1000, 224, "bicubic", 255.0)
+    assert torch.equal(resize(torch.zeros(1, 3, 1024, 1024)), torch.zeros(1, 3, 224, 224))
+
+
 def test_sample_contract_needs_no_resize_at_its_own_size_and_pils_resize_at_another() -> None:
     content = photo(1).resize((224, 224))
     image = torch.from_numpy(np.asarray(content).astype(np.float32) / 255).permute(2, 0, 1)[None]
@@ -128,7 +133,7 @@ def test_image_preprocessing_exports_without_operators_an_npu_dislikes(contract,
     onnx.checker.check_model(proto)
     operators = Counter(node.op_type for node in proto.graph.node)
     allowed = set(
-        "Add Sub Mul Div Abs Min Max Clip Cast MatMul Transpose Unsqueeze Squeeze Reshape ReduceMax "
+        "Add Sub Mul Div Abs Floor Min Max Clip Cast MatMul Transpose Unsqueeze Squeeze Reshape ReduceMax "
         "ReduceSum".split()
     )
     assert set(operators) <= allowed

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import pytest
-from bad_models import CORPUS, FLOAT, W, conv, floats, gelu, model, node, pixels, written
+from bad_models import CORPUS, FLOAT, GELUS, W, conv, floats, gelu, model, node, pixels, written
 from tiny import tiny_model
 
 from lpcvc_zoo.cli import main
@@ -51,6 +51,9 @@ CLEAN = {
         node("Shape", "k", "s", "shape"), node("Reshape", "x s", "y", "reshape"),
         k=np.zeros((1, 8), np.float32),
     ),
+    "an exact GELU": gelu,
+    "one halved before": lambda: gelu(GELUS[1]),
+    "one whose sum is halved": lambda: gelu(GELUS[2]),
 }  # fmt: skip
 
 
@@ -139,7 +142,7 @@ def test_activations_that_only_meet_a_clip_may_overflow(tmp_path) -> None:
 
 def test_activations_need_inputs_that_some_contract_makes(tmp_path) -> None:
     with pytest.raises(ExportError, match="no known contract"):
-        lint(written(CORPUS["exact gelu"], tmp_path), activations=True)
+        lint(written(CORPUS["packed qkv"], tmp_path), activations=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"no model at all"])
@@ -193,7 +196,7 @@ def test_plugins_add_rules_and_a_broken_one_is_named_and_stops_nothing(tmp_path,
         Point("crash", rule("crash", crash)),
     ]
     monkeypatch.setattr(room, "points", lambda group: found if group == room.GROUP else [])
-    onnx.save(gelu(), tmp_path / "model.onnx")
+    onnx.save(gelu(root=2.0), tmp_path / "model.onnx")
     report = lint(tmp_path / "model.onnx")
     assert {finding.rule for finding in report.findings} >= {"no-relu", "erf"}
     problems = "\n".join(report.problems)
@@ -209,11 +212,14 @@ def command(capsys, *arguments: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize(("fail_on", "status"), [("error", 0), ("warning", 1), ("info", 1), ("never", 0)])
 def test_the_command_tells_ci_what_is_too_much(fail_on: str, status: int, capsys, tmp_path) -> None:
-    path = written(CORPUS["exact gelu"], tmp_path)
+    path = written(CORPUS["packed qkv"], tmp_path)
     code, out = command(capsys, str(path), "--fail-on", fail_on)
     assert code == status
     words = " ".join(out.split())
-    assert "info erf: exact GELU, written with Erf at gelu_erf why" in words
+    assert (
+        "info packed-qkv: queries, keys and values are picked out of one packed tensor at pick_q, pick_k why"
+        in words
+    )
 
 
 def test_the_command_speaks_json_and_fails_on_errors_by_default(capsys, tmp_path) -> None:

@@ -13,15 +13,17 @@ from strangers import Outlier, image_tower, strangers_model
 from torch import nn
 
 from lpcvc_zoo.cli import main
+from lpcvc_zoo.cli.one import artifact_of
 from lpcvc_zoo.contract import get_contract
 from lpcvc_zoo.data import CALIBRATION_PHOTOS, calibration_pool
-from lpcvc_zoo.errors import ExportError, UnknownNameError
+from lpcvc_zoo.errors import ExportError, UnknownNameError, ZooError
 from lpcvc_zoo.exporting import cache
 from lpcvc_zoo.exporting.artifact import MANIFEST, load_artifact
 from lpcvc_zoo.exporting.calibrate import calibration_inputs, held_out_inputs
 from lpcvc_zoo.exporting.onnx import export
 from lpcvc_zoo.exporting.precision import by_tower, canonical
 from lpcvc_zoo.exporting.quantize import explain, quantize
+from lpcvc_zoo.retrieval import datasets
 from lpcvc_zoo.retrieval.datasets import load_dataset
 from lpcvc_zoo.retrieval.evaluate import evaluate
 from lpcvc_zoo.targets import get_target
@@ -112,6 +114,17 @@ def test_pixels_and_the_last_division_stay_float(quantized) -> None:
     assert made["image_embedding"].op_type != "DequantizeLinear"
 
 
+def test_rows_are_looked_up_in_the_float_token_embedding(quantized, whole) -> None:
+    def table(artifact):
+        graph = onnx.load(artifact.path("text")).graph
+        (lookup,) = (node for node in graph.node if node.op_type == "Gather")
+        (weights,) = (weights for weights in graph.initializer if weights.name == lookup.input[0])
+        return onnx.numpy_helper.to_array(weights)
+
+    assert table(quantized).dtype == np.float32
+    np.testing.assert_array_equal(table(quantized), table(whole))
+
+
 def test_the_manifest_says_how_it_was_made_and_how_well_it_agrees(quantized) -> None:
     again = load_artifact(quantized.folder).manifest
     for tower in ("image", "text"):
@@ -123,9 +136,34 @@ def test_the_manifest_says_how_it_was_made_and_how_well_it_agrees(quantized) -> 
     assert (quantized.folder / MANIFEST).is_file()
 
 
-def test_it_runs_in_onnx_runtime_and_is_scored_like_any_export(quantized) -> None:
-    scores = evaluate(quantized, load_dataset("photos_heldout"))
+def test_its_folder_is_scored_like_any_export_but_not_on_what_calibrated_it(quantized) -> None:
+    scores = evaluate(quantized, "photos")
+    assert scores.dataset == "photos_heldout"
     assert 0 <= scores.recall(10).value <= 1
+
+
+@pytest.mark.parametrize("target", [(), ("--target", "onnxruntime")])
+def test_the_command_scores_a_quantised_folder_on_the_held_out_photos(
+    whole, quantized, target, monkeypatch
+) -> None:
+    asked: list[str] = []
+
+    def load(name: str, **options: object) -> None:
+        asked.append(name)
+        raise ZooError("enough")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    for folder in (whole.folder, quantized.folder):
+        with pytest.raises(SystemExit):
+            main(["evaluate", str(folder), *target])
+    assert asked == ["photos", "photos_heldout"]
+
+
+def test_its_folder_is_measured_as_it_is(quantized) -> None:
+    own, other = quantized.manifest.precision, "image=w8a8"
+    with pytest.raises(ZooError, match=f"made already, in {own}: expected no --precision {other}"):
+        artifact_of(str(quantized.folder), {}, precision=other)
+    assert artifact_of(str(quantized.folder), {}, precision=own).manifest == quantized.manifest
     target = get_target("onnxruntime", iterations=3)
     profile = target.profile(target.compile(quantized.path("text"), "text"))
     assert profile.latency.median_ms > 0

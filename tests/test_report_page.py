@@ -102,13 +102,26 @@ def traces(page: Any, chart: str) -> list[dict[str, Any]]:
 
 
 def points(page: Any) -> int:
-    return sum(len(trace["x"]) for trace in traces(page, "scatter") if trace["name"] != "Pareto front")
+    return sum(len(trace["x"]) for trace in traces(page, "scatter") if trace["ids"])
 
 
 def downloaded(page: Any, button: str) -> str:
     with page.expect_download() as caught:
         page.click(button)
     return Path(caught.value.path()).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("make", [row, static], ids=["latency", "estimate"])
+def test_the_precisions_of_one_model_are_joined_by_a_line_and_of_no_other(opened: Opener, make: Any) -> None:
+    cheaper = profile("q", 30, 11.4) if make is row else static("efficientvit_b0_text_s").image
+    quantised = make("mobileclip_s0", precision="w8a8", image=cheaper, key="other")
+    page = opened([quantised, make("mobileclip_s0"), make("mobileclip_s1")])
+    (line,) = [trace for trace in traces(page, "scatter") if trace["name"] == "precisions"]
+    assert (len(line["x"]), line["x"]) == (2, sorted(line["x"]))
+    assert page.is_visible("#precisions-key")
+    page.fill("#search", "mobileclip_s1")
+    assert not [trace for trace in traces(page, "scatter") if trace["name"] == "precisions"]
+    assert page.is_hidden("#precisions-key")
 
 
 def test_the_page_opens_with_every_model_in_table_and_charts(opened: Opener) -> None:
@@ -382,7 +395,15 @@ def test_the_page_can_be_used_by_keyboard_alone(opened: Opener) -> None:
 def test_static_estimates_have_a_comparison_and_an_axis_of_their_own(opened: Opener) -> None:
     rows = [*mixed_sweep(), *(static(entry, RECALLS.get(entry)) for entry in RECALLS)]
     page = opened(rows)
+    beside = dict(zip(shown(page), column(page, "Static MB, XR2 Gen 2"), strict=False))
+    assert beside["mobileclip_s0.published"] not in ("", "–")
+    assert beside["efficientvit_m2_text_s"] == "–"
     page.select_option("#comparison select", "1")
+    assert page.locator("th[aria-sort=ascending]").inner_text().startswith("Static MB")
+    own = dict(zip(shown(page), column(page, "Static MB, XR2 Gen 2"), strict=True))
+    assert own["mobileclip_s0.published"] == beside["mobileclip_s0.published"]
+    assert set(column(page, "Total ms")) == {"–"}
+    assert page.is_hidden("#preprocessing-key")
     assert "XR2 Gen 2" in page.inner_text("#setting")
     assert page.inner_text("#against") == "Recall against the compiler's static estimate"
     titles = page.eval_on_selector_all(

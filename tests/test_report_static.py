@@ -73,6 +73,18 @@ def test_recall_is_borrowed_from_the_same_model_only() -> None:
     assert estimated.recall(quantised) is None
 
 
+def test_an_estimate_stands_beside_the_latency_of_the_same_model_in_the_same_precision() -> None:
+    measured, quantised = row(recall=0.7), row(recall=0.6, precision="w8a16", image_sha256=sha("q"))
+    rewritten = static(recall=0.7, image_sha256=sha("rewritten"), rewrites=("split_attention",))
+    other = static(recall=0.7, device="Snapdragon 8 Elite")
+    local, *estimates = compare([measured, quantised, row("mobileclip_s1", 0.7), rewritten, other])
+    assert [group.static for group in estimates] == [True, True]
+    found = {(one.entry, one.precision): local.estimate(one) for one in local.rows}
+    assert found.pop(("mobileclip_s0", "float")) == estimates[0].rows[0]
+    assert set(found.values()) == {None}
+    assert all(group.estimate(one) == one for group in estimates for one in group.rows)
+
+
 def test_a_latency_without_scores_borrows_none() -> None:
     unscored = row(recall=0.7, target="aihub", device="phone", scores=None)
     _, group = compare([row(recall=0.7), unscored])
@@ -142,6 +154,13 @@ def test_the_picture_draws_estimates_on_axes_that_say_what_they_are(rows: list[R
     frame = picture.bbox
     for label in (bars.xaxis.label, scatter.xaxis.label):
         assert label.get_window_extent(picture.canvas.get_renderer()).x1 <= frame.x1
+
+
+def test_the_precisions_of_one_model_are_joined_by_a_line_on_the_estimates_too() -> None:
+    quantised = static(precision="w8a16", image=static("efficientvit_b0_text_s").image, key="other")
+    scatter = figure.draw(compare([static(), quantised, static("mobileclip_s1")])).axes[0]
+    (line,) = [line for line in scatter.lines if line.get_gid() == "precisions"]
+    assert list(line.get_xdata()) == sorted(estimate.moved_mb for estimate in (static(), quantised))
 
 
 def test_words_say_that_nothing_ran_and_where_recall_comes_from() -> None:

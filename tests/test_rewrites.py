@@ -158,7 +158,7 @@ def test_far_masks_become_finite_and_mask_as_before(mask: float) -> None:
     assert graphs.finite_masks(proto) == 1
     np.testing.assert_allclose(run(proto, given), before, atol=1e-7)
     (tensor,) = proto.graph.initializer
-    assert onnx.numpy_helper.to_array(tensor).min() == -100
+    assert onnx.numpy_helper.to_array(tensor).min() == graphs.MASKED
     assert graphs.finite_masks(proto) == 0
 
 
@@ -203,6 +203,15 @@ def test_the_npu_set_cures_a_strangers_towers_and_the_manifest_says_how(tmp_path
     assert effects["windows_4d"].min_cosine is None
     for tower in ("image", "text"):
         assert artifact.manifest.tower(tower).parity.min_cosine > 0.9999999
+
+
+def test_exact_gelu_is_exported_as_onnx_runtime_fuses_it(tmp_path) -> None:
+    artifact = export(strangers_model(), tmp_path)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(str(artifact.path("image")), options, providers=["CPUExecutionProvider"])
+    found = Counter(each.op_type for each in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert (operators(artifact, "image")["Erf"], found["Erf"], found["Gelu"]) == (1, 0, 1)
 
 
 @pytest.mark.parametrize(

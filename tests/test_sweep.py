@@ -27,6 +27,7 @@ from lpcvc_zoo.bench.sweep import SweepOptions, run
 from lpcvc_zoo.bench.workers import Workers
 from lpcvc_zoo.entry import Entry, Preprocessing, Pretrained
 from lpcvc_zoo.errors import DatasetError, LedgerError, TargetError, UnknownNameError, ZooError
+from lpcvc_zoo.exporting.artifact import MANIFEST
 
 HERE = Path(__file__).parent
 TAG = Pretrained(
@@ -169,6 +170,16 @@ def test_with_a_quantised_precision_what_calibrates_is_not_scored(folder: Path, 
     outcome, _ = sweep(folder, models=("alpha_small",), precisions=precisions)
     assert {row.dataset for row in outcome.rows} == {scored}
     assert len(outcome.rows) == len(precisions)
+
+
+@pytest.mark.parametrize(("precision", "scored"), [("float", "photos"), ("w8a16", "photos_heldout")])
+def test_a_quantised_folder_is_not_scored_on_what_calibrates(folder: Path, precision, scored) -> None:
+    made = Path(sweep_fakes.export("alpha_small", "any", "lpcvc2026", None, "none", "float")) / MANIFEST
+    facts = json.loads(made.read_text()) | {"precision": precision, "family": "adopted"}
+    made.write_text(json.dumps(facts))
+    outcome, _ = sweep(folder, artifacts=(made.parent,))
+    (row,) = outcome.rows
+    assert (row.dataset, row.scores.dataset, row.precision) == (scored, scored, precision)
 
 
 def test_a_dataset_that_cannot_be_read_is_refused_before_anything_is_written(folder: Path) -> None:

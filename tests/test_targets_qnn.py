@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from bad_models import gelu
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -284,6 +285,17 @@ def test_every_node_is_judged_and_refusals_are_named_in_the_compilers_words(
     with pytest.raises(TargetError, match=r"XR2 Gen 2 refuses 1 of 3 nodes: bare_erf \(Erf\)\.") as caught:
         target.compile(path, "text")
     assert "Its own words: Unsupported nodes in QNN EP: { name: bare_erf, type: Erf }" in str(caught.value)
+
+
+@needs_compiler
+def test_a_gelu_with_other_constants_is_silently_taken_for_a_gelu(target: QnnTarget, tmp_path: Path) -> None:
+    """Why lint calls it an error: nobody else says a word."""
+    onnx.save(gelu(root=1.0), tmp_path / "tower.onnx")
+    assert target.check(tmp_path / "tower.onnx").words == ()
+    emulated = target.infer(target.compile(tmp_path / "tower.onnx", "image"), {"x": X[:1]})["y"]
+    x = torch.from_numpy(X[:1])
+    np.testing.assert_allclose(emulated, torch.nn.functional.gelu(x), atol=2e-3)
+    assert np.abs(emulated - (x * (1 + torch.erf(x)) / 2).numpy()).max() > 0.02
 
 
 @needs_compiler

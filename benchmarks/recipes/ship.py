@@ -1,6 +1,7 @@
-"""A tower of a run as a file that comes with the package: fp16, small tensors in fp32.
+r"""A tower of a run as a file that comes with the package: fp16, small tensors in fp32.
 
-    python benchmarks/recipes/ship.py runs/text_xs text --out lpcvc_zoo/data/weights/text_xs.safetensors
+    python benchmarks/recipes/ship.py runs/text_xs text --whiten --data texts \
+        --out lpcvc_zoo/data/weights/text_xs.safetensors
 
 Also writes what the run was trained on, as the start of each image's and text's sha256, to ``trained_on/``
 beside this file: the tests hold the bundled benchmark against it.
@@ -14,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from minilm import whitening
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from lpcvc_zoo.contract import TOWERS
 from lpcvc_zoo.files import written_whole
@@ -30,25 +32,25 @@ def main() -> None:
     arguments.add_argument("run", type=Path, help="the folder that lpcvc-zoo train wrote")
     arguments.add_argument("tower", choices=TOWERS)
     arguments.add_argument("--out", type=Path, required=True)
+    arguments.add_argument("--whiten", action="store_true", help="where the teacher did not yet")
+    arguments.add_argument("--data", required=True, help="what the run's data is called: texts, pictures")
     options = arguments.parse_args()
-    save(load_file(options.run / BEST), options.tower, options.out)
+    tensors = load_file(options.run / BEST)
+    save(whitened(tensors) if options.whiten else tensors, options.tower, options.out)
     lines = (options.run / DATA).read_text().splitlines()
     shortened = sorted({line[: line.index(" ") + 1 + DIGITS] for line in lines})
-    path = TRAINED_ON / f"{options.out.stem}.txt.gz"
+    path = TRAINED_ON / f"{options.data}.txt.gz"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(gzip.compress("\n".join(shortened).encode(), mtime=0))
     print(f"{path}: {len(shortened)} items")
 
 
-def save_tower(module: nn.Module, tower: str, path: Path) -> None:
-    """A tower of our own, with a scale of cosines beside an image tower: none was learnt."""
-    tensors = {f"{tower}.{name}": tensor for name, tensor in module.state_dict().items()}
-    save({**tensors, "logit_scale": torch.tensor(0.0)}, tower, path)
-
-
 def save(tensors: Mapping[str, Tensor], tower: str, path: Path) -> None:
-    """Matrices in fp16; what has one dimension (norms, biases) stays in fp32: it is small, and may be far
-    from 1. The image tower's file also has the scale of cosines."""
+    """One tower.
+
+    Matrices in fp16; what has one dimension (norms, biases) stays in fp32: it is small, and may be far from
+    1. The image tower's file also has the scale of cosines.
+    """
     kept = {name: tensor for name, tensor in tensors.items() if name.startswith(f"{tower}.")}
     if tower == "image":
         kept["logit_scale"] = tensors["logit_scale"]
@@ -60,6 +62,12 @@ def save(tensors: Mapping[str, Tensor], tower: str, path: Path) -> None:
     with written_whole(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in halved.items()}, temporary)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def whitened(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The towers with ``minilm.whitening`` in the text tower's last layer."""
+    name = "text.text_projection"
+    return tensors | {name: tensors[name] @ torch.from_numpy(whitening())}
 
 
 if __name__ == "__main__":

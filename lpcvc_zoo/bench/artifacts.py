@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from lpcvc_zoo.bench.plan import UNTRAINED, Cell
@@ -11,7 +10,7 @@ from lpcvc_zoo.contract import TOWERS, get_contract
 from lpcvc_zoo.entry import Entry
 from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting.adopt import FAMILY
-from lpcvc_zoo.exporting.artifact import Manifest, load_artifact
+from lpcvc_zoo.exporting.artifact import Artifact, Manifest
 from lpcvc_zoo.exporting.precision import FLOAT
 from lpcvc_zoo.registry import get_entry
 from lpcvc_zoo.targets.base import Target
@@ -20,19 +19,16 @@ AIMET = "aimet"  # the precision that encodings made by AIMET ask for
 
 
 def artifact_cells(
-    folders: Iterable[Path],
+    artifacts: Iterable[Artifact],
     targets: Sequence[Target],
     *,
     dataset: str | None = None,
     evaluate_untrained: bool = False,
 ) -> list[Cell]:
-    """Cells of these folders, in their order; ``dataset`` as in ``plan``. Half a pair is only measured.
-
-    ExportError for a folder that is no artifact.
-    """
+    """Cells of these, in their order; ``dataset`` as in ``plan``. Half a pair is only measured."""
     cells: list[Cell] = []
-    for folder in folders:
-        manifest = load_artifact(folder).manifest
+    for artifact in artifacts:
+        manifest = artifact.manifest
         weights = manifest.weights.partition("@")[0]
         scored = manifest.towers == TOWERS and (evaluate_untrained or weights != UNTRAINED)
         cells += [
@@ -45,7 +41,7 @@ def artifact_cells(
                 precision=precision,
                 text_length=manifest.text_length,
                 dataset=dataset if scored else None,
-                folder=Path(folder).resolve(),
+                folder=artifact.folder.resolve(),
             )
             for target in targets
             if (precision := _precision(manifest, target)) is not None

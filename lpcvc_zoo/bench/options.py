@@ -27,8 +27,8 @@ class SweepOptions(BaseModel):
     ``in_flight``: how many models may have their jobs at remote targets at once.
 
     ``rewrites``: as in ``export``; None means what each target asks for. ``precisions``: as in ``quantize``;
-    a target that quantises by itself calibrates on the dataset ``calibration``. With a quantised one, the
-    bundled photos are scored without those that calibrate it.
+    a target that quantises by itself calibrates on the dataset ``calibration``. With a quantised one, also
+    among the ``artifacts``, the bundled photos are scored without those that calibrate it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,11 +54,6 @@ class SweepOptions(BaseModel):
     threads: int | None = Field(default=None, ge=1)
     evaluate_untrained: bool = False
     fail_on_error: bool = False
-
-    @property
-    def scored_on(self) -> str:
-        """Name of the dataset to score on."""
-        return photos.scored_on(self.dataset, self.precisions)
 
 
 def make_targets(options: SweepOptions, tools: Tools) -> list[Target]:

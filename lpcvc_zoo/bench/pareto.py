@@ -36,12 +36,14 @@ class Group:
     """Comparable rows: those of known cost, cheapest first, then the others.
 
     The cost is the latency, or, where nothing has one, the compiler's static estimate of the MB moved: two
-    axes that never share a picture. ``scored`` are rows of other targets that scored the same towers.
+    axes that never share a picture. ``scored`` and ``estimated`` are all rows that have a recall, and those
+    that have an estimate, of this group and of others.
     """
 
     comparison: Comparison
     rows: tuple[ResultRow, ...]
     scored: tuple[ResultRow, ...] = ()
+    estimated: tuple[ResultRow, ...] = ()
 
     @property
     def static(self) -> bool:
@@ -91,6 +93,15 @@ class Group:
             return own
         same = (other for other in self.scored if _same_model(other, row))
         return next((recall_of(other, self.metric) for other in same), None)
+
+    def estimate(self, row: ResultRow) -> ResultRow | None:
+        """The row that has the static estimate of a row's model: itself, or the first one elsewhere.
+
+        Other rewrites are no other model there, because each target has those that suit it.
+        """
+        if row.moved_mb is not None:
+            return row
+        return next((other for other in self.estimated if _same_choice(other, row)), None)
 
     @cached_property
     def front(self) -> tuple[int, ...]:
@@ -169,7 +180,8 @@ def compare(rows: Iterable[ResultRow]) -> list[Group]:
             ranked.append(home)
         found.setdefault(home, []).append(row)
     scored = tuple(row for row in rows if row.scores is not None)
-    return [Group(key, tuple(sorted(found[key], key=_by_cost)), scored) for key in ranked]
+    estimated = tuple(row for key in ranked for row in found[key] if row.moved_mb is not None)
+    return [Group(key, tuple(sorted(found[key], key=_by_cost)), scored, estimated) for key in ranked]
 
 
 def _same_model(one: ResultRow, other: ResultRow) -> bool:
@@ -179,9 +191,13 @@ def _same_model(one: ResultRow, other: ResultRow) -> bool:
     """
     if (one.image_sha256, one.text_sha256) == (other.image_sha256, other.text_sha256):
         return True
-    facts = ("entry", "weights", "contract", "text_length", "image_size")
-    in_float = one.precision == other.precision == FLOAT
-    return in_float and all(getattr(one, fact) == getattr(other, fact) for fact in facts)
+    return one.precision == FLOAT and _same_choice(one, other)
+
+
+def _same_choice(one: ResultRow, other: ResultRow) -> bool:
+    """Whether two rows are one model under one contract in one precision, whatever was rewritten."""
+    facts = ("entry", "weights", "contract", "text_length", "image_size", "precision")
+    return all(getattr(one, fact) == getattr(other, fact) for fact in facts)
 
 
 def _rank(key: Comparison, rows: Sequence[ResultRow]) -> tuple[int, bool, int, str]:

@@ -31,6 +31,8 @@ from lpcvc_zoo.bench.steps import CellWork, Tools, describe, measure_preprocessi
 from lpcvc_zoo.bench.workers import Done, Job, Workers
 from lpcvc_zoo.entry import Entry
 from lpcvc_zoo.errors import LedgerError, TargetError
+from lpcvc_zoo.exporting.artifact import load_artifact
+from lpcvc_zoo.retrieval import photos
 from lpcvc_zoo.retrieval.records import RetrievalDataset
 from lpcvc_zoo.targets.base import AsyncTarget, Target
 from lpcvc_zoo.targets.onnxruntime import usable_cpus
@@ -81,7 +83,7 @@ def run(
     """
     console = console or Console()
     tools = tools or Tools()
-    cells, dataset = _cells(options, tools, entries, targets)
+    options, cells, dataset = _planned(options, tools, entries, targets)
     chance = {name: tools.chance(dataset, name) for name in {cell.contract for cell in cells}}
     warn_of_problems(console, dataset)
     with Ledger(options.out) as ledger:
@@ -90,9 +92,10 @@ def run(
     return outcome
 
 
-def _cells(
+def _planned(
     options: SweepOptions, tools: Tools, entries: Sequence[Entry] | None, targets: Sequence[Target] | None
-) -> tuple[list[Cell], RetrievalDataset]:
+) -> tuple[SweepOptions, list[Cell], RetrievalDataset]:
+    """The cells, what they are scored on, and the options with that dataset's name."""
     if entries is None:
         from lpcvc_zoo.registry import get_entry, list_models
 
@@ -107,7 +110,10 @@ def _cells(
             quick=options.quick,
             weights=lambda entry: tools.weights(entry, options.pretrained),
         )
-    dataset = tools.load_dataset(options.scored_on)  # its chance is stated also where nothing is scored
+    artifacts = [load_artifact(folder) for folder in options.artifacts]
+    precisions = [*options.precisions, *(artifact.manifest.precision for artifact in artifacts)]
+    options = options.model_copy(update={"dataset": photos.scored_on(options.dataset, precisions)})
+    dataset = tools.load_dataset(options.dataset)  # its chance is stated also where nothing is scored
     fingerprint = tools.fingerprint(dataset)
     cells = plan(
         models,
@@ -121,12 +127,12 @@ def _cells(
         evaluate_untrained=options.evaluate_untrained,
     )
     cells += artifact_cells(
-        options.artifacts,
+        artifacts,
         targets,
         dataset=fingerprint,
         evaluate_untrained=options.evaluate_untrained,
     )
-    return cells, dataset
+    return options, cells, dataset
 
 
 class _Sweep:
@@ -277,7 +283,7 @@ class _Sweep:
         jobs += [
             (
                 self._tools.torch_embeddings,
-                (cell.entry.name, cell.weights, cell.contract, cell.text_length, self._options.scored_on),
+                (cell.entry.name, cell.weights, cell.contract, cell.text_length, self._options.dataset),
             )
             for cell in compared
         ]

@@ -15,7 +15,6 @@ from lpcvc_zoo.contract import CONTRACTS, get_contract
 from lpcvc_zoo.errors import ZooError
 
 if TYPE_CHECKING:
-    from lpcvc_zoo.exporting.artifact import Manifest
     from lpcvc_zoo.exporting.lint import Report
 
 SHOWN_NODES = 6
@@ -74,6 +73,7 @@ def _reports(
 ) -> list[Report]:
     from lpcvc_zoo.exporting.artifact import load_artifact
     from lpcvc_zoo.exporting.lint import lint as look
+    from lpcvc_zoo.exporting.lint import lint_tower
 
     path = Path(what)
     if path.is_file():
@@ -95,23 +95,7 @@ def _reports(
         }
         with out.status(f"exporting {what}"):
             artifact = cached_export(what, rewrites=rewrites, **options)
-    manifest = artifact.manifest
-    return [
-        look(
-            artifact.path(tower),
-            contract=get_contract(manifest.contract),
-            tower=tower,
-            plain_pixels=_wants_plain_pixels(manifest),
-            activations=activations,
-        )
-        for tower in manifest.towers
-    ]
-
-
-def _wants_plain_pixels(manifest: Manifest) -> bool:
-    """Whether scale, mean and std together change nothing, so that none is missing."""
-    unscaled = get_contract(manifest.contract).image.high == 1
-    return unscaled and manifest.mean == (0.0, 0.0, 0.0) and manifest.std == (1.0, 1.0, 1.0)
+    return [lint_tower(artifact, tower, activations=activations) for tower in artifact.manifest.towers]
 
 
 def _print(report: Report) -> None:

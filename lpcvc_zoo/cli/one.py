@@ -169,7 +169,8 @@ def evaluate(
     from lpcvc_zoo.retrieval.evaluate import BATCH_SIZE, CompiledPair
     from lpcvc_zoo.retrieval.evaluate import evaluate as score
 
-    scored = photos.scored_on(dataset, [precision or FLOAT])
+    precisions = [precision or FLOAT, artifact.manifest.precision if artifact else FLOAT]
+    scored = photos.scored_on(dataset, precisions)
     data = load_dataset(scored, strict=strict, images=images, split=split)
     for problem in data.problems:
         print(f"{problem.level}: {problem}", file=sys.stderr)
@@ -225,6 +226,9 @@ def artifact_of(
     """The artifact in a folder of that name, or the export of a model of the zoo."""
     artifact = _in_folder(name, options)
     if artifact is not None:
+        own = artifact.manifest.precision
+        if precision not in (FLOAT, own):
+            raise ZooError(f"{name} is made already, in {own}: expected no --precision {precision}.")
         return artifact
     from lpcvc_zoo.bench.locks import busy_machine
     from lpcvc_zoo.exporting.cache import cached_export

@@ -20,8 +20,9 @@ from lpcvc_zoo.exporting.parity import agreement, run_onnx
 CHECKED_PHOTOS, CHECKED_CAPTIONS = 12, 24
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _LAYER = re.compile(r"^(.*?\d+(?:\.(?:blocks|layers)\.\d+)?)")
-# Always float: the host's pixels and ids made the tower's own, and the division to unit length at the end.
-_ADAPTER, _END = "adapter", "(end)"
+# Always float: the host's pixels and ids made the tower's own, rows looked up in the token embedding (a
+# quantised one the NPU reads as a whole, for every text), and the division to unit length at the end.
+_ADAPTER, _LOOKUP, _END = "adapter", "(lookup)", "(end)"
 
 
 class Quantizable:
@@ -43,8 +44,8 @@ class Quantizable:
         graph = onnx.load(self.prepared).graph
         self.input = graph.input[0].name
         self.kinds = {node.name: node.op_type for node in graph.node}
-        self.layers = _grouped(graph.node, layers)
-        self.fixed = {name for layer in (_ADAPTER, _END) for name in self.layers.pop(layer, [])}
+        self.layers = _grouped(graph, layers)
+        self.fixed = {name for layer in (_ADAPTER, _LOOKUP, _END) for name in self.layers.pop(layer, [])}
         self.checked = held_out_inputs(contract, tower)
         self.expected = run_onnx(str(path), self.checked)
         self._left_out: set[str] | None = None
@@ -144,11 +145,13 @@ def layers_of(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
     return found
 
 
-def _grouped(nodes: Iterable[onnx.NodeProto], layers: dict[str, str]) -> dict[str, list[str]]:
+def _grouped(graph: onnx.GraphProto, layers: dict[str, str]) -> dict[str, list[str]]:
     """Names of nodes by layer; one that preparation made belongs with the node before it."""
     groups: dict[str, list[str]] = {}
     layer = _ADAPTER
-    for node in nodes:
+    weights = {weight.name for weight in graph.initializer}
+    for node in graph.node:
         layer = next((layers[name] for name in node.output if name in layers), layer)
-        groups.setdefault(layer, []).append(node.name)
+        lookup = node.op_type == "Gather" and node.input[0] in weights
+        groups.setdefault(_LOOKUP if lookup else layer, []).append(node.name)
     return groups

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -11,13 +11,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lpcvc_zoo.exporting.lint.graph import Graph, attribute
 
-MASKED = -100.0  # as a logit, a weight of e^-100: nothing in fp32 and in fp16
+if TYPE_CHECKING:
+    from onnxscript import ir
+
+MASKED = -50.0  # as a logit: nothing in fp32 and fp16, and no denormal weight, which a CPU is slow with
 _FAR = -1e4  # below this, what is added to a logit can only be a mask
 _MASKS_IN = {"Add", "Sub", "Where"}
 
 
 def finite_masks(model: onnx.ModelProto) -> int:
-    """Masks of minus infinity, or of the least float there is, become -100."""
+    """Masks of minus infinity, or of the least float there is, become -50."""
     graph = Graph(model)
     places = 0
     for name, tensor in _tensors(model):
@@ -79,18 +82,35 @@ def simplify(model: onnx.ModelProto) -> int:
     return before - len(model.graph.node)
 
 
-def _replace_gelu(model: onnx.ModelProto, form: Callable[[Any, Any], Any]) -> int:
-    from onnxscript import ir
-    from onnxscript.rewriter import pattern
+def fusable_gelu(model: ir.Model) -> int:
+    """Exact GELU in the order of factors that ONNX Runtime fuses into one operator; the same numbers."""
 
-    def exact(op: Any, x: Any) -> Any:  # as the exporter writes it
+    def exported(op: Any, x: Any) -> Any:
         return op.Mul(x, op.Mul(0.5, op.Add(op.Erf(op.Div(x, 2**0.5)), 1.0)))
 
+    def fusable(op: Any, x: Any) -> Any:
+        wide = op.Erf(op.Div(x, _scalar(op, 2**0.5)))
+        return op.Mul(op.Mul(x, op.Add(wide, _scalar(op, 1.0))), _scalar(op, 0.5))
+
+    return _replace(model, exported, fusable)
+
+
+def _replace_gelu(model: onnx.ModelProto, form: Callable[[Any, Any], Any]) -> int:
+    from onnxscript import ir
+
+    def exact(op: Any, x: Any) -> Any:
+        return op.Mul(op.Mul(x, op.Add(op.Erf(op.Div(x, 2**0.5)), 1.0)), 0.5)
+
     inner = ir.from_proto(model)
-    rule = pattern.RewriteRule(exact, form)
-    places = pattern.RewriteRuleSet([rule], commute=True).apply_to_model(inner)
+    places = _replace(inner, exact, form)
     model.CopyFrom(ir.to_proto(inner))
-    return int(places)
+    return places
+
+
+def _replace(model: ir.Model, old: Callable[[Any, Any], Any], new: Callable[[Any, Any], Any]) -> int:
+    from onnxscript.rewriter import pattern
+
+    return int(pattern.RewriteRuleSet([pattern.RewriteRule(old, new)], commute=True).apply_to_model(model))
 
 
 def _scalar(op: Any, value: float) -> Any:

@@ -121,6 +121,8 @@ def to_onnx(
     """One module with one input and one output as ONNX; ``what`` names it in errors."""
     import torch
 
+    from lpcvc_zoo.exporting.graphs import fusable_gelu
+
     _check_size(module, what)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -134,7 +136,8 @@ def to_onnx(
             optimize=True,
             verbose=False,
         )
-    assert program is not None
+        assert program is not None
+        fusable_gelu(program.model)
     proto = program.model_proto
     opset = next(item.version for item in proto.opset_import if item.domain in ("", "ai.onnx"))
     if opset != OPSET:

@@ -66,9 +66,7 @@ _ALL = (
         None,
         module=_late("modules", "cls_to_average"),
     ),
-    Rewrite(
-        "finite_masks", "masks of -100, not minus infinity", EXACT, graph=_late("graphs", "finite_masks")
-    ),
+    Rewrite("finite_masks", "masks of -50, not minus infinity", EXACT, graph=_late("graphs", "finite_masks")),
     Rewrite("int32_ids", "ids looked up without int64", EXACT, graph=_late("graphs", "int32_ids")),
     Rewrite("gelu_tanh", "exact GELU in its tanh form", 0.9999, graph=_late("graphs", "gelu_tanh")),
     Rewrite("gelu_sigmoid", "GELU as x sigmoid(1.702 x)", 0.99, graph=_late("graphs", "gelu_sigmoid")),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lpcvc_zoo.contract import TOWERS, Contract, Tower, get_contract
 from lpcvc_zoo.errors import ContractError
 from lpcvc_zoo.exporting.artifact import Artifact
-from lpcvc_zoo.retrieval import embed, metrics, remote
+from lpcvc_zoo.retrieval import embed, metrics, photos, remote
 from lpcvc_zoo.retrieval.datasets import load_dataset
 from lpcvc_zoo.retrieval.metrics import Scores
 from lpcvc_zoo.retrieval.records import RetrievalDataset
@@ -44,9 +44,10 @@ def evaluate(
     """Embed all images and texts of a dataset and score their retrieval, both ways.
 
     ``what``: a torch model (run where its weights are), an export (run by ONNX Runtime), or towers compiled
-    for a target. ``dataset``: one already loaded, or a name or path for ``load_dataset``. ``contract`` is
-    needed for compiled towers, which don't say theirs; otherwise it must be the model's own. Images are
-    prepared ``batch_size`` at a time. ``save_embeddings`` names an .npz to write (see ``embed.save``).
+    for a target. ``dataset``: one already loaded, or a name or path for ``load_dataset``; of "photos", a
+    quantised export is scored on those that calibrated nothing. ``contract`` is needed for compiled towers,
+    which don't say theirs; otherwise it must be the model's own. Images are prepared ``batch_size`` at a
+    time. ``save_embeddings`` names an .npz to write (see ``embed.save``).
     ``progress`` is called with how many images and texts are done, and how many there are; neither applies to
     an ``AsyncTarget``, which gets everything at once.
 
@@ -56,7 +57,7 @@ def evaluate(
     if batch_size < 1:
         raise ContractError("batch_size", "1 or more", str(batch_size))
     if not isinstance(dataset, RetrievalDataset):
-        dataset = load_dataset(dataset)
+        dataset = load_dataset(_scored_on(what, dataset))
     if save_embeddings is not None:
         embed.check_writable(Path(save_embeddings))  # before the work, not after it
     model = _opened(what, get_contract(contract) if isinstance(contract, str) else contract)
@@ -74,6 +75,12 @@ def scored(
 ) -> Scores:
     """Scores of embeddings ``[N, D]`` in the dataset's order, at the usual ks and the contract's own."""
     return metrics.score(images, texts, dataset, sorted({*metrics.KS, contract.metric.k}))
+
+
+def _scored_on(what: object, dataset: str | Path) -> str | Path:
+    if isinstance(what, Artifact) and isinstance(dataset, str):
+        return photos.scored_on(dataset, [what.manifest.precision])
+    return dataset
 
 
 def _opened(what: object, contract: Contract | None) -> embed.Model:

@@ -273,8 +273,11 @@ def checked(document: dict[str, Any], what: str) -> Recipe:
 
 def differences(old: str, new: Recipe) -> list[str]:
     """Fields in which a recipe differs from one written as JSON before."""
-    before: dict[str, Any] = json.loads(old)
     after = new.model_dump(mode="json")
+    try:  # fields that are newer than the run have the values that it was run with
+        before = Recipe.model_validate_json(old).model_dump(mode="json")
+    except ValidationError:  # a field that there is no more
+        before = json.loads(old)
     keys = sorted({*before, *after} - {"expected"})
     return [
         f"{key}: {before.get(key)} then, {after.get(key)} now"

@@ -32,7 +32,7 @@ function hover(row) {
       `text ${ms(row.text_ms)} ms`,
     ] : []),
     ...(known(row.moved_mb) ? [
-      "compiler's static estimate, nothing ran:",
+      `compiler's static estimate for ${escaped(row.moved_on)}, nothing ran:`,
       `${ms(row.moved_mb)} MB moved in the NPU's memory, ${ms(row.dram_mb)} MB in DRAM`,
     ] : []),
     known(row.recall) ? `recall ${recallText(row)}`
@@ -57,11 +57,14 @@ function drawScatter(rows, group, log, least) {
     x: best.map((row) => row.cost), y: best.map((row) => row.recall), mode: "lines", hoverinfo: "skip",
     line: { shape: "hv", color: look.ink, width: 1.6 }, name: "Pareto front",
   }];
+  const several = precisions(drawn);
+  traces.push(...several.map(joined));
   for (const family of DATA.families) {
     const mine = drawn.filter((row) => row.family === family.name);
     if (mine.length) traces.push(points(family, mine, look));
   }
   byId("front-key").hidden = best.length < 2;
+  byId("precisions-key").hidden = !several.length;
   const lines = references(group, scored, look, scale);
   const named = scored ? { texts: bestNames(best, drawn, scale, look), shapes: [] } : allNames(drawn, scale, look);
   Plotly.react(host, traces, layout(size.width, size.height, look, {
@@ -80,6 +83,20 @@ function axisTitle(group, narrow, log) {
   const scale = `${log ? "log" : "linear"} scale)`;
   if (group.static) return `${narrow ? "" : "compiler's static estimate, "}MB moved (${scale}`;
   return narrow ? `latency, ms (${scale}` : `image + text latency, ms (median, ${scale}`;
+}
+
+// Rows that are one model in several precisions, as view.py defines it.
+function precisions(rows) {
+  const models = new Map();
+  for (const row of rows) models.set(row.model, [...(models.get(row.model) || []), row]);
+  return [...models.values()].filter((same) => new Set(same.map((row) => row.full.precision)).size > 1);
+}
+
+function joined(rows) {
+  return {
+    name: "precisions", mode: "lines", x: rows.map((row) => row.cost), y: rows.map((row) => row.height), hoverinfo: "skip",
+    opacity: 0.6, line: { color: FAMILY[rows[0].family].colour, width: 1.6 },
+  };
 }
 
 function points(family, rows, look) {

@@ -12,7 +12,7 @@ from lpcvc_zoo.bench.pareto import Group
 from lpcvc_zoo.bench.report import words
 from lpcvc_zoo.bench.report.bars import MOST_BARS, draw_bars
 from lpcvc_zoo.bench.report.scatter import draw_scatter
-from lpcvc_zoo.bench.report.view import INK, SOFT, Style, styles
+from lpcvc_zoo.bench.report.view import INK, SOFT, Style, same_but_precision, styles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,6 +114,8 @@ def _legend(figure: Figure, looks: dict[str, Style], shown: Sequence[Group], y: 
         handles.append(hollow)
     if any(group.front for group in shown):
         handles.append(Line2D([], [], color=INK, linewidth=1.2, label="Pareto front"))
+    if any(same_but_precision(group.measured) for group in shown):
+        handles.append(Line2D([], [], color=SOFT, linewidth=1.6, alpha=0.6, label="one model's precisions"))
     figure.legend(
         handles=handles, loc="center left", bbox_to_anchor=(MARGIN / WIDTH - 0.006, y), ncols=LEGEND_COLUMNS,
         frameon=False, handletextpad=0.3, columnspacing=1.4, borderpad=0,

@@ -14,7 +14,7 @@ from typing import Any
 from lpcvc_zoo.bench.pareto import Group
 from lpcvc_zoo.bench.report import words
 from lpcvc_zoo.bench.report.table import cells, columns_of, header, plain
-from lpcvc_zoo.bench.report.view import height, names, parts, styles
+from lpcvc_zoo.bench.report.view import height, model, names, parts, styles
 from lpcvc_zoo.bench.row import ResultRow
 
 SCRIPTS = ("format.js", "charts.js", "details.js", "table.js", "main.js")
@@ -78,9 +78,11 @@ def _row(group: Group, row: ResultRow, name: str) -> dict[str, Any]:
     """What the charts and the table show of a row; None is shown as a dash."""
     recall = group.recall(row)
     profiles = [profile for profile in (row.image, row.text) if profile is not None]
+    estimate = group.estimate(row)
     return {
         "name": name,
         "entry": row.entry,
+        "model": model(row),
         "family": row.family,
         "weights": row.weights,
         "trained": row.trained,
@@ -91,10 +93,9 @@ def _row(group: Group, row: ResultRow, name: str) -> dict[str, Any]:
         "image_ms": row.image_ms,
         "preprocess_ms": row.preprocess_ms,
         "text_ms": row.text_ms,
-        "moved_mb": row.moved_mb,
-        "dram_mb": _sum(*(p.traffic.dram_bytes for p in profiles if p.traffic), scale=1e-6)
-        if row.moved_mb
-        else None,
+        "moved_mb": estimate and estimate.moved_mb,
+        "dram_mb": estimate and _dram_mb(estimate),
+        "moved_on": estimate and estimate.device,
         "height": height(group, row),
         "recall": recall and recall.value,
         "low": recall and recall.low,
@@ -110,6 +111,13 @@ def _row(group: Group, row: ResultRow, name: str) -> dict[str, Any]:
             default=None,
         ),
     }
+
+
+def _dram_mb(row: ResultRow) -> float | None:
+    towers = (row.image, row.text)
+    return _sum(
+        *(tower.traffic.dram_bytes if tower and tower.traffic else None for tower in towers), scale=1e-6
+    )
 
 
 def _sum(*values: float | None, scale: float = 1.0) -> float | None:

@@ -117,7 +117,7 @@ def _join_precisions(axes: Axes, group: Group, looks: dict[str, Style]) -> None:
         points = [
             (x, y)
             for row in rows
-            if (x := row.total_ms) is not None and (y := height(group, row)) is not None
+            if (x := group.cost(row)) is not None and (y := height(group, row)) is not None
         ]
         if len(points) > 1:
             xs, ys = zip(*sorted(points), strict=True)

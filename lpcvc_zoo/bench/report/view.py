@@ -62,11 +62,16 @@ def _model(row: ResultRow) -> str:
     return name if row.precision == "float" else f"{name}, {row.precision}"
 
 
+def model(row: ResultRow) -> str:
+    """What the rows of one group share that are one model in several precisions, and no others."""
+    return " ".join((row.entry, row.weights, str(row.text_length), *row.rewrites))
+
+
 def same_but_precision(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:
     """Rows of one group that are one model in several precisions."""
-    found: dict[object, list[ResultRow]] = {}
+    found: dict[str, list[ResultRow]] = {}
     for row in rows:
-        found.setdefault((row.entry, row.weights, row.text_length, row.rewrites), []).append(row)
+        found.setdefault(model(row), []).append(row)
     return [same for same in found.values() if len({row.precision for row in same}) > 1]
 
 

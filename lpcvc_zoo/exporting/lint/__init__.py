@@ -13,14 +13,27 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from lpcvc_zoo.contract import Contract, Tower
+from lpcvc_zoo.contract import Contract, Tower, get_contract
 from lpcvc_zoo.errors import ExportError, RegistryError
+from lpcvc_zoo.exporting.artifact import Artifact
 from lpcvc_zoo.exporting.lint import boundary, operators, structure, values
 from lpcvc_zoo.exporting.lint.graph import load_graph
 from lpcvc_zoo.exporting.lint.rule import LEVELS, Hit, Level, Rule, Subject
 from lpcvc_zoo.plugins import distribution, points
 
-__all__ = ["GROUP", "LEVELS", "RULES", "Finding", "Hit", "Level", "Report", "Rule", "Subject", "lint"]
+__all__ = [
+    "GROUP",
+    "LEVELS",
+    "RULES",
+    "Finding",
+    "Hit",
+    "Level",
+    "Report",
+    "Rule",
+    "Subject",
+    "lint",
+    "lint_tower",
+]
 
 GROUP = "lpcvc_zoo.lint_rules"
 RULES: tuple[Rule, ...] = (*boundary.RULES, *operators.RULES, *values.RULES, *structure.RULES)
@@ -113,6 +126,16 @@ def lint(
         findings=tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level))),
         problems=tuple(problems),
     )
+
+
+def lint_tower(artifact: Artifact, tower: Tower, *, activations: bool = False) -> Report:
+    """Look for hazards in a tower of an export or of an adopted model, whose manifest says what it is."""
+    manifest = artifact.manifest
+    contract = get_contract(manifest.contract)
+    # Scale, mean and std together change nothing there, so that none is missing.
+    plain = contract.image.high == 1 and (manifest.mean, manifest.std) == ((0.0,) * 3, (1.0,) * 3)
+    path = artifact.path(tower)
+    return lint(path, contract=contract, tower=tower, plain_pixels=plain, activations=activations)
 
 
 def _findings(rule: Rule, subject: Subject) -> list[Finding]:

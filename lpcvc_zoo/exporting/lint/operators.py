@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
+import onnx
 
 from lpcvc_zoo.exporting.lint.graph import Graph, attribute, label
 from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
@@ -48,24 +49,64 @@ def unsupported(subject: Subject) -> Iterator[Hit]:
 
 
 def erf(subject: Subject) -> Iterator[Hit]:
-    inside: list[str] = []
     alone: list[str] = []
+    other: list[str] = []
     for node in subject.graph.nodes("Erf"):
-        (inside if _in_gelu(subject.graph, node.output[0]) else alone).append(label(node))
-    if inside:
-        yield Hit("exact GELU, written with Erf", tuple(inside), "info")
+        constants = _gelu_constants(subject.graph, node)
+        if constants is None:
+            alone.append(label(node))
+        elif not np.allclose(constants, (0.5**0.5, 1.0, 0.5), rtol=1e-3):
+            other.append(label(node))
     if alone:
         yield Hit("Erf outside a GELU, which the compiler refuses", tuple(alone))
+    if other:
+        yield Hit(
+            "a GELU's five nodes with other constants, which the compiler takes for a GELU", tuple(other)
+        )
 
 
-def _in_gelu(graph: Graph, erf_output: str) -> bool:
-    """Whether 1 is added to it and the sum multiplied: 0.5 x (1 + erf(x / sqrt 2)), in any order."""
-    for add in graph.consumers[erf_output]:
-        constants = [graph.constant(name) for name in add.input]
-        adds_one = any(value is not None and np.all(value == 1) for value in constants)
-        if add.op_type == "Add" and adds_one:
-            return any(node.op_type == "Mul" for node in graph.consumers[add.output[0]])
-    return False
+def _gelu_constants(graph: Graph, erf: onnx.NodeProto) -> tuple[float, float, float] | None:
+    """a, b and c of ``c x (b + erf(a x))``, multiplied in any order; None for any other form."""
+    scale, add = graph.producer.get(erf.input[0]), _only_consumer(graph, erf, "Add")
+    if scale is None or scale.op_type not in ("Mul", "Div") or add is None:
+        return None
+    a, x = _constant_and_other(graph, scale)
+    b, _ = _constant_and_other(graph, add)
+    c = _factor_beside(graph, add, x)
+    if not a or b is None or c is None:
+        return None
+    return (1 / a if scale.op_type == "Div" else a), b, c
+
+
+def _factor_beside(graph: Graph, add: onnx.NodeProto, x: str | None) -> float | None:
+    """The constant c where the sum is multiplied by c and by x, before or after or as their product."""
+    first = _only_consumer(graph, add, "Mul")
+    if first is None:
+        return None
+    other = next((name for name in first.input if name != add.output[0]), None)
+    last, made = _only_consumer(graph, first, "Mul"), graph.producer.get(other or "")
+    c = None
+    if other == x and last is not None:
+        c, _ = _constant_and_other(graph, last)
+    elif last is not None and x in last.input:
+        c, _ = _constant_and_other(graph, first)
+    elif made is not None and made.op_type == "Mul" and x in made.input:
+        c, _ = _constant_and_other(graph, made)
+    return c
+
+
+def _only_consumer(graph: Graph, node: onnx.NodeProto, kind: str) -> onnx.NodeProto | None:
+    takers = graph.consumers[node.output[0]]
+    return takers[0] if len(takers) == 1 and takers[0].op_type == kind else None
+
+
+def _constant_and_other(graph: Graph, node: onnx.NodeProto) -> tuple[float | None, str | None]:
+    """The one number among a node's two inputs, and the name of the other input."""
+    for name, other in (tuple(node.input), tuple(node.input)[::-1]):
+        value = graph.constant(name)
+        if value is not None and value.size == 1:
+            return float(value.item()), other
+    return None, None
 
 
 def searches(subject: Subject) -> Iterator[Hit]:
@@ -125,10 +166,11 @@ RULES = (
     ),
     Rule(
         "erf", "error",
-        "Erf has no NPU instruction. As part of an exact GELU the Qualcomm compilers know it by its five "
-        "nodes and run one operator; where that pattern is broken each Erf falls back to the CPU or fails.",
-        "Nothing to do for GELU on Snapdragon; elsewhere export with the rewrite gelu_sigmoid or "
-        "gelu_tanh.",
+        "Erf has no NPU instruction. Qualcomm's compiler knows an exact GELU by its five nodes and runs one "
+        "operator. Where that pattern is broken, Erf is refused; with other constants in it, the result is "
+        "a GELU all the same, silently wrong.",
+        "Write the exact GELU, 0.5 x (1 + erf(x / sqrt 2)), or another function: the rewrites gelu_sigmoid "
+        "and gelu_tanh change one into the other.",
         erf,
     ),
     Rule(

@@ -94,13 +94,13 @@ RULES = (
         "In fp16 an infinite mask gives NaN as soon as a row is all masked, and a quantiser that must span"
         " it has no steps left for real values; the compiler refuses such an addition in a quantised "
         "graph.",
-        "Use a finite mask such as -100: the rewrite finite_masks puts it in.",
+        "Use a finite mask such as -50: the rewrite finite_masks puts it in.",
         infinite,
     ),
     Rule(
         "fp16-constant", "warning",
         "An NPU computes floats in fp16: this constant becomes infinite there.",
-        "Use a smaller one; -100 masks an attention weight as well as -3e38 does.",
+        "Use a smaller one; -50 masks an attention weight as well as -3e38 does.",
         beyond_fp16,
     ),
     Rule(

@@ -1,0 +1,106 @@
+"""Whether Qualcomm's offline compiler takes every model of the zoo, both towers, and what it makes of them.
+
+    python benchmarks/qnn_coverage.py                                  all models, the cheapest first
+    python benchmarks/qnn_coverage.py --models mobileclip_s1 --precision float --device "XR2 Gen 2"
+
+One line of a CSV for each compilation; run again, it goes on where it was. A line has what the compiler says
+(``yes``, or ``no`` in its own words), its static estimate (never a time), the worst cosine to torch of
+``--samples`` photos or captions as the NPU's arithmetic is emulated, and what lint finds in the export.
+Weights are untrained; an entry that needs a checkpoint to be built is left out. Needs ``lpcvc-zoo[qnn]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from npu_rewrites import measured, samples_of
+from rich.console import Console
+
+from lpcvc_zoo import build, get_entry, list_models
+from lpcvc_zoo.contract import CONTRACTS, TOWERS, Tower
+from lpcvc_zoo.errors import ZooError
+from lpcvc_zoo.exporting.artifact import Artifact
+from lpcvc_zoo.exporting.cache import cached_export
+from lpcvc_zoo.exporting.lint import lint_tower
+from lpcvc_zoo.targets.qnn.target import QnnTarget
+
+KEY = ("model", "contract", "precision", "device", "tower")
+FACTS = ("compiles", "nodes", "binary MB", "DRAM MB", "VTCM MB", "cosine", "lint")
+
+
+def rows_of(
+    name: str, contract: str, given: argparse.Namespace, done: set[tuple[str, ...]], console: Console
+) -> Iterator[dict[str, Any]]:
+    """The rows of one model under one contract that are not done yet."""
+    wanted = [
+        (precision, device)
+        for precision, device in product(given.precision, given.device)
+        if any((name, contract, precision, device, tower) not in done for tower in TOWERS)
+    ]
+    if not wanted:
+        return
+    try:
+        model = build(name, contract=contract)
+    except ZooError as error:
+        console.print(f"{name} is left out: {error}", soft_wrap=True)
+        return
+    inputs, embeddings = samples_of(model, given.samples)
+    del model
+    for precision, device in wanted:
+        target = QnnTarget(device)
+        for tower in TOWERS:
+            row = dict(zip(KEY, (name, contract, precision, device, tower), strict=True))
+            if tuple(row.values()) in done:
+                continue
+            try:
+                artifact = cached_export(name, rewrites="npu", precision=precision, contract=contract)
+                found = measured(target, artifact, tower, inputs[tower], embeddings[tower])
+                yield row | found | {"lint": linted(artifact, tower)}
+            except ZooError as error:  # not exported, or not emulated
+                yield row | {"compiles": f"no: {error}"}
+        target.close()
+
+
+def linted(artifact: Artifact, tower: Tower) -> str:
+    """The rules that find something in an export, with their level; empty where none does."""
+    findings = lint_tower(artifact, tower).findings
+    return "; ".join(sorted({f"{finding.level} {finding.rule}" for finding in findings}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cheapest_first = sorted(list_models(), key=lambda name: get_entry(name).cost)
+    parser.add_argument("--models", nargs="+", default=cheapest_first)
+    parser.add_argument("--contract", nargs="+", default=list(CONTRACTS))
+    parser.add_argument("--precision", nargs="+", default=["float", "w8a16"])
+    parser.add_argument("--device", nargs="+", default=["XR2 Gen 2", "Snapdragon 8 Elite"])
+    parser.add_argument("--samples", type=int, default=1, help="emulated, seconds each; 0 for none")
+    parser.add_argument("--out", type=Path, default=Path("results/qnn_coverage.csv"))
+    given = parser.parse_args()
+    console = Console()
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    done: set[tuple[str, ...]] = set()
+    if given.out.is_file():
+        with given.out.open(newline="", encoding="utf-8") as file:
+            done = {tuple(row[column] for column in KEY) for row in csv.DictReader(file)}
+    with given.out.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, (*KEY, *FACTS))
+        if not file.tell():
+            writer.writeheader()
+        for name, contract in product(given.models, given.contract):
+            for row in rows_of(name, contract, given, done, console):
+                writer.writerow(row)
+                file.flush()
+                console.print(" | ".join(str(value) for value in row.values()), soft_wrap=True)
+    console.print(str(given.out))
+
+
+if __name__ == "__main__":
+    main()
