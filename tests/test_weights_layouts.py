@@ -328,6 +328,23 @@ def test_positions_of_another_width_are_left_for_the_check_to_refuse(own: State)
     assert got["image.positional_embedding"] is own["image.positional_embedding"]
 
 
+def test_attention_biases_by_distance_follow_the_image_size_as_in_timm() -> None:
+    import timm
+
+    trunk: Any = timm.create_model("efficientvit_m0", img_size=96)
+    with torch.no_grad():
+        for parameter in trunk.parameters():
+            parameter.uniform_(-1, 1)
+    at_96 = {f"image.trunk.{name}": tensor.clone() for name, tensor in trunk.state_dict().items()}
+    trunk.set_input_size(img_size=(128, 128))
+    at_128 = {f"image.trunk.{name}": tensor for name, tensor in trunk.state_dict().items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in at_128.items()}
+    assert shapes != {name: tuple(tensor.shape) for name, tensor in at_96.items()}
+    got = resize_positions(at_96, shapes, what="a.pt")
+    for name, tensor in at_128.items():
+        torch.testing.assert_close(got[name], tensor)
+
+
 # Soups
 
 

@@ -21,6 +21,7 @@ IMAGE_POSITIONS = (
     "image.trunk.pos_embed",
 )
 TEXT_POSITIONS = "text.positional_embedding"
+BIASES = ".attention_biases"  # MSRA EfficientViT's: one for each distance of two places of a square window
 
 
 def resize_positions(
@@ -29,8 +30,9 @@ def resize_positions(
     """``state`` with its positional embeddings brought to the lengths of ``wanted``; each change is logged.
 
     Image: the square grid of patches is interpolated (bicubic, antialiased), a class token's kept. Text: the
-    first positions are kept where fewer are wanted, interpolated (linear) where more. Embeddings whose width
-    differs are left alone. WeightsError where the patches form no square.
+    first positions are kept where fewer are wanted, interpolated (linear) where more. Biases by distance
+    (``BIASES``) are interpolated as timm does for another image size. Embeddings whose width differs are left
+    alone. WeightsError where the patches form no square.
     """
     resized = dict(state)
     for name in (*IMAGE_POSITIONS, TEXT_POSITIONS):
@@ -43,6 +45,9 @@ def resize_positions(
         resize = resized_text if name == TEXT_POSITIONS else resized_grid
         resized[name] = resize(state[name], new, what=what)
         logger.info("%s: %s resized from %d to %d positions", what, name, old, new)
+    for name, biases in state.items():
+        if name.endswith(BIASES) and biases.shape != wanted.get(name, biases.shape):
+            resized[name] = resized_biases(biases, wanted[name])
     return resized
 
 
@@ -77,6 +82,17 @@ def resized_text(positions: Tensor, length: int, *, what: str) -> Tensor:
         return positions[:length]
     by_channel = positions.float().mT.unsqueeze(0)
     return F.interpolate(by_channel, size=length, mode="linear", align_corners=False).squeeze(0).mT
+
+
+def resized_biases(biases: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """``[heads, P]`` for windows of another size, both squares; itself where that can't be."""
+    from timm.layers import resize_rel_pos_bias_table_levit
+
+    heads, length = shape
+    if len(biases) != heads or not _is_square(biases.shape[1]) or not _is_square(length):
+        return biases
+    resized: Tensor = resize_rel_pos_bias_table_levit(biases.float().T, (length, heads)).T
+    return resized.contiguous()
 
 
 def _is_square(count: int) -> bool:
