@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lpcvc_zoo import registry
 from lpcvc_zoo.cli.shared import AsJson, Name, millions, names_from, number, out, pair, print_json, table
-from lpcvc_zoo.entry import Entry, Pretrained
+from lpcvc_zoo.entry import Entry, Preprocessing, Pretrained
 from lpcvc_zoo.errors import WeightsError
 
 
@@ -139,13 +139,12 @@ def _checkpoint(record: Pretrained) -> list[tuple[str, str]]:
         source = f"comes with this package: {' and '.join(record.shipped)}"
     else:
         source = record.url or f"{record.repo}/{record.file}"
-    pixels = record.preprocessing
     facts = [
         ("source", source),
         ("revision", record.revision),
         ("sha256", record.sha256),
         ("size", record.size_bytes and f"{record.size_bytes / 1e6:.0f} MB"),
-        ("pixels", f"{pixels.interpolation}, mean {pixels.mean}, std {pixels.std}"),
+        ("pixels", _pixels(record.preprocessing)),
         ("trained on", record.training_data),
         ("licence", record.licence),
         *((score.name, f"{score.percent:.2f} % ({score.source})") for score in record.scores),
@@ -153,11 +152,16 @@ def _checkpoint(record: Pretrained) -> list[tuple[str, str]]:
     return [(label, value) for label, value in facts if value]
 
 
+def _pixels(pixels: Preprocessing) -> str:
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (pixels.mean, pixels.std))
+    return f"{pixels.interpolation}, mean {mean}, std {std}"
+
+
 def _facts(entry: Entry) -> list[tuple[str, str]]:
-    text, pixels = entry.text, entry.preprocessing
+    text = entry.text
     causal = "causal" if text.causal else "not causal"
     return [
-        ("image", f"{entry.image_size} px, {pixels.interpolation}, mean {pixels.mean}, std {pixels.std}"),
+        ("image", f"{entry.image_size} px, {_pixels(entry.preprocessing)}"),
         ("text", f"{text.context_length} tokens, {causal}, pad id {text.pad_id}"),
         ("embedding", f"{entry.embed_dim} numbers"),
         ("M parameters", f"{pair(millions(entry.image_params), millions(entry.text_params))} (image + text)"),
