@@ -2,7 +2,8 @@
 
 Two architectures share the name: MIT's (linear attention over multi-scale tokens; b0 to b3) and MSRA's
 (cascaded group attention; m0 to m5). Neither was ever published as half of a dual encoder: there are
-ImageNet weights of the image towers only, so these entries have no checkpoint to list.
+ImageNet weights of the image towers only. The one checkpoint listed here was made with this library, from
+no image with a caption: its image tower imitates that of the family efficientnet_lite.
 """
 
 from __future__ import annotations
@@ -11,13 +12,23 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lpcvc_zoo.backbones.text_transformer import EXTRA_SMALL, MEDIUM, SMALL, TextShape, towers_with_text
-from lpcvc_zoo.entry import IMAGENET_MEAN, IMAGENET_STD, Costs, Entry, Preprocessing, TextSpec, costs
+from lpcvc_zoo.entry import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Costs,
+    Entry,
+    Preprocessing,
+    Pretrained,
+    TextSpec,
+    costs,
+)
 
 if TYPE_CHECKING:
     from lpcvc_zoo.model import Towers
 
 TEXT = TextSpec()
 EMBED_DIM = 512
+PREPROCESSING = Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD)
 DISTILLED_TEXT, DISTILLED_DIM, DISTILLED_SIZE = TextSpec(context_length=20), 384, 128
 MIT_PAPER = (
     "EfficientViT: Multi-Scale Linear Attention for High-Resolution Dense Prediction, arXiv:2205.14756"
@@ -45,7 +56,7 @@ def _entry(name: str, cost: Costs, trunk: str, shape: TextShape, paper: str, **f
             "image_size": 224,
             "embed_dim": EMBED_DIM,
             "text": TEXT,
-            "preprocessing": Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD),
+            "preprocessing": PREPROCESSING,
             "licence": "Apache-2.0 (architecture, from timm)",
             "paper": paper,
             **costs(cost),
@@ -63,7 +74,22 @@ def _distilled(name: str, cost: Costs, trunk: str, paper: str, **facts: object) 
 
 ENTRIES = (
     _distilled(
-        "efficientvit_m0_text_xs", (2_230_548, 5_031_808, 0.0308, 0.0363), "efficientvit_m0", MSRA_PAPER
+        "efficientvit_m0_text_xs",
+        (2_230_548, 5_031_808, 0.0308, 0.0363),
+        "efficientvit_m0",
+        MSRA_PAPER,
+        pretrained=(
+            Pretrained(
+                tag="lite0_distilled",
+                shipped=("efficientvit_m0.safetensors", "text_xs.safetensors"),
+                preprocessing=PREPROCESSING,
+                licence="Apache-2.0",
+                training_data="10,068 pictures out of Debian packages, each with a free licence, through "
+                "EfficientNet-Lite0 (image tower); texts of WordNet, Open Clipart, emoji and templates, "
+                "through MiniLM (text tower); no image with a caption",
+                paper=MSRA_PAPER,
+            ),
+        ),
     ),
     _distilled(
         "efficientvit_b0_text_xs", (2_620_912, 5_031_808, 0.0337, 0.0363), "efficientvit_b0", MIT_PAPER
