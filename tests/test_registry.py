@@ -51,7 +51,10 @@ def test_a_family_and_published_checkpoints_filter() -> None:
     assert SMALL in bare
     assert sorted([*trained, *bare]) == list_models()
     assert list_models("*_s0", family="mobileclip", pretrained=True) == ["mobileclip2_s0", "mobileclip_s0"]
-    assert list_models(family="efficientvit", pretrained=True) == ["efficientvit_m0_text_xs"]
+    assert list_models(family="efficientvit", pretrained=True) == [
+        "efficientvit_b0_text_xs",
+        "efficientvit_m0_text_xs",
+    ]
 
 
 def test_a_name_is_looked_up_with_and_without_its_tag() -> None:

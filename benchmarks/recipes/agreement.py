@@ -20,7 +20,7 @@ from torch import Tensor
 from lpcvc_zoo import build
 from lpcvc_zoo.model import DualEncoder
 
-TEACHER = "efficientnet_lite0_224_text_s.conse_minilm"
+TEACHER = "efficientnet_lite0_224_text_xs.conse_minilm"
 CONTRACT = "lpcvc2026_sample"
 NEAREST = 10
 

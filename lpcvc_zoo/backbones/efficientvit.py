@@ -65,35 +65,28 @@ def _entry(name: str, cost: Costs, trunk: str, shape: TextShape, paper: str, **f
     )
 
 
-def _distilled(name: str, cost: Costs, trunk: str, paper: str, **facts: object) -> Entry:
+def _distilled(name: str, cost: Costs, trunk: str, paper: str) -> Entry:
     """In the space of the family efficientnet_lite, which taught the image tower and lends its text tower."""
     sizes = {"text": DISTILLED_TEXT, "embed_dim": DISTILLED_DIM, "image_size": DISTILLED_SIZE}
     make_it = partial(make, trunk, EXTRA_SMALL, DISTILLED_TEXT, DISTILLED_DIM, DISTILLED_SIZE)
-    return _entry(name, cost, trunk, EXTRA_SMALL, paper, make=make_it, **sizes, **facts)
+    weights = Pretrained(
+        tag="lite0_distilled",
+        shipped=(f"{trunk}.safetensors", "text_xs.safetensors"),
+        preprocessing=PREPROCESSING,
+        licence="Apache-2.0",
+        training_data="10,068 pictures out of Debian packages, each with a free licence, through "
+        "EfficientNet-Lite0 (image tower); texts of WordNet, Open Clipart, emoji and templates, "
+        "through MiniLM (text tower); no image with a caption",
+        paper=paper,
+    )
+    return _entry(name, cost, trunk, EXTRA_SMALL, paper, make=make_it, pretrained=(weights,), **sizes)
 
+
+M0_COST, B0_COST = (2_230_548, 5_031_808, 0.0308, 0.0363), (2_620_912, 5_031_808, 0.0337, 0.0363)
 
 ENTRIES = (
-    _distilled(
-        "efficientvit_m0_text_xs",
-        (2_230_548, 5_031_808, 0.0308, 0.0363),
-        "efficientvit_m0",
-        MSRA_PAPER,
-        pretrained=(
-            Pretrained(
-                tag="lite0_distilled",
-                shipped=("efficientvit_m0.safetensors", "text_xs.safetensors"),
-                preprocessing=PREPROCESSING,
-                licence="Apache-2.0",
-                training_data="10,068 pictures out of Debian packages, each with a free licence, through "
-                "EfficientNet-Lite0 (image tower); texts of WordNet, Open Clipart, emoji and templates, "
-                "through MiniLM (text tower); no image with a caption",
-                paper=MSRA_PAPER,
-            ),
-        ),
-    ),
-    _distilled(
-        "efficientvit_b0_text_xs", (2_620_912, 5_031_808, 0.0337, 0.0363), "efficientvit_b0", MIT_PAPER
-    ),
+    _distilled("efficientvit_m0_text_xs", M0_COST, "efficientvit_m0", MSRA_PAPER),
+    _distilled("efficientvit_b0_text_xs", B0_COST, "efficientvit_b0", MIT_PAPER),
     _entry(
         "efficientvit_m0_text_s", (2_255_252, 15_958_784, 0.079, 0.255), "efficientvit_m0", SMALL, MSRA_PAPER
     ),
