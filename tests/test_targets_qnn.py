@@ -572,7 +572,7 @@ def test_the_canvas_resize_stays_near_pils_on_the_npu(
     ("name", "contract", "device"),
     [
         ("efficientvit_m0_text_s", RULES, "XR2 Gen 2"),
-        ("tinyclip_vit_8m_16_text_3m", SAMPLE, "Snapdragon 8 Elite"),
+        ("efficientnet_lite0_128_text_xxs.conse_minilm", SAMPLE, "Snapdragon 8 Elite"),
     ],
     ids=lambda value: getattr(value, "name", value),
 )

@@ -406,7 +406,7 @@ def test_a_tag_brings_its_own_preprocessing_and_label(
 ) -> None:
     path = saved(tmp_path / "x.safetensors", as_open_clip(own))
     asked: list[str] = []
-    monkeypatch.setattr(load_module, "fetch", lambda record, model: asked.append(record.tag) or path)
+    monkeypatch.setattr(load_module, "files_of", lambda record, model: asked.append(record.tag) or (path,))
     entry = entry_of(make_small, record("v1"), record("v2"))
     for choice in ("v2", True):
         checkpoint = load(entry, choice)
@@ -456,7 +456,7 @@ def test_a_restricting_licence_is_told_once_and_a_permissive_one_never(
     tmp_path: Path, own: State, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = saved(tmp_path / "x.safetensors", own)
-    monkeypatch.setattr(load_module, "fetch", lambda record, model: path)
+    monkeypatch.setattr(load_module, "files_of", lambda record, model: (path,))
     entry = entry_of(make_small, record("free"), record("bound", licence="research only"))
     with caplog.at_level(logging.WARNING):
         for tag in ("free", "bound", "bound"):
