@@ -3,7 +3,8 @@
     python benchmarks/qnn_coverage.py                                  all models, the cheapest first
     python benchmarks/qnn_coverage.py --models mobileclip_s1 --precision float --device "XR2 Gen 2"
 
-One line of a CSV for each compilation; run again, it goes on where it was. A line has what the compiler says
+One line of qnn_coverage.csv for each compilation; run again, it goes on where it was (take out the lines of a
+model whose export has changed), and qnn_page.py shows them. A line has what the compiler says
 (``yes``, or ``no`` in its own words), its static estimate (never a time), the worst cosine to torch of
 ``--samples`` photos or captions as the NPU's arithmetic is emulated, and what lint finds in the export.
 Weights are untrained; an entry that needs a checkpoint to be built is left out. Needs ``lpcvc-zoo[qnn]``.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from npu_rewrites import measured, samples_of
+from qnn_page import DEVICES, KEY, PRECISIONS, RECORD
 from rich.console import Console
 
 from lpcvc_zoo import build, get_entry, list_models
@@ -29,8 +31,7 @@ from lpcvc_zoo.exporting.cache import cached_export
 from lpcvc_zoo.exporting.lint import lint_tower
 from lpcvc_zoo.targets.qnn.target import QnnTarget
 
-KEY = ("model", "contract", "precision", "device", "tower")
-FACTS = ("compiles", "nodes", "binary MB", "DRAM MB", "VTCM MB", "cosine", "lint")
+FACTS = ("compiles", "nodes", "binary MB", "DRAM MB", "VTCM MB", "cosine", "samples", "lint")
 
 
 def rows_of(
@@ -60,7 +61,7 @@ def rows_of(
             try:
                 artifact = cached_export(name, rewrites="npu", precision=precision, contract=contract)
                 found = measured(target, artifact, tower, inputs[tower], embeddings[tower])
-                yield row | found | {"lint": linted(artifact, tower)}
+                yield row | found | {"samples": given.samples, "lint": linted(artifact, tower)}
             except ZooError as error:  # not exported, or not emulated
                 yield row | {"compiles": f"no: {error}"}
         target.close()
@@ -79,10 +80,10 @@ def main() -> None:
     cheapest_first = sorted(list_models(), key=lambda name: get_entry(name).cost)
     parser.add_argument("--models", nargs="+", default=cheapest_first)
     parser.add_argument("--contract", nargs="+", default=list(CONTRACTS))
-    parser.add_argument("--precision", nargs="+", default=["float", "w8a16"])
-    parser.add_argument("--device", nargs="+", default=["XR2 Gen 2", "Snapdragon 8 Elite"])
+    parser.add_argument("--precision", nargs="+", default=PRECISIONS)
+    parser.add_argument("--device", nargs="+", default=DEVICES)
     parser.add_argument("--samples", type=int, default=1, help="emulated, seconds each; 0 for none")
-    parser.add_argument("--out", type=Path, default=Path("results/qnn_coverage.csv"))
+    parser.add_argument("--out", type=Path, default=RECORD)
     given = parser.parse_args()
     console = Console()
     given.out.parent.mkdir(parents=True, exist_ok=True)

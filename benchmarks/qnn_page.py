@@ -1,0 +1,109 @@
+"""docs/snapdragon.md: what Qualcomm's offline compiler said of every model, out of the file that records it.
+
+    python benchmarks/qnn_page.py            after benchmarks/qnn_coverage.py
+
+A model that was not tried, and a number that was not measured, is shown as such.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from itertools import product
+from math import floor, isfinite
+from pathlib import Path
+
+from lpcvc_zoo import get_entry, list_models
+from lpcvc_zoo.contract import CONTRACTS, TOWERS
+from lpcvc_zoo.targets.qnn.target import NEEDED
+
+RECORD = Path(__file__).with_name("qnn_coverage.csv")
+PAGE = Path(__file__).parent.parent / "docs" / "snapdragon.md"
+KEY = ("model", "contract", "precision", "device", "tower")
+PRECISIONS = ("float", "w8a16")
+DEVICES = ("XR2 Gen 2", "Snapdragon 8 Elite")
+ABSENT = "–"
+HEAD = """# Every model through the offline Snapdragon compiler
+
+Made by `python benchmarks/qnn_page.py` from [`benchmarks/qnn_coverage.csv`](../benchmarks/qnn_coverage.csv),
+which `python benchmarks/qnn_coverage.py` fills; {versions}. Untrained weights,
+`--rewrites npu`, compiled strictly for the NPU. Image / text tower; one value where both
+have the same.
+
+- **takes**: whether the compiler takes every node.
+- **DRAM MB**: read and written there in one inference, by the compiler's static estimate; no time is known.
+- **cosine**: the worst to torch of one or two photos or captions, in the NPU's emulated arithmetic (fp16 for
+  float), rounded down.
+- `{absent}`: not tried, or not measured. Models whose shape only a checkpoint knows (`tinyclip_auto_*`) are
+  not here.
+"""
+
+Row = dict[str, str]
+Found = dict[tuple[str, ...], Row]
+
+
+def page(rows: Iterable[Row], models: Sequence[str]) -> str:
+    """The page in Markdown; ``rows`` as ``qnn_coverage.py`` writes them, ``models`` all there are."""
+    found = {tuple(row[name] for name in KEY): row for row in rows}
+    versions = ", ".join(f"{package} {version}" for package, version in NEEDED.items())
+    head = HEAD.format(versions=versions, absent=ABSENT)
+    return "\n".join([head, *_verdict(found, models), *_tables(found, models)])
+
+
+def _verdict(found: Found, models: Sequence[str]) -> list[str]:
+    """What was tried, what was taken, what was refused and what lint says, in sentences."""
+    wanted = list(product(models, CONTRACTS, PRECISIONS, DEVICES, TOWERS))
+    tried = [found[key] for key in wanted if key in found]
+    refused = [row for row in tried if row["compiles"] != "yes"]
+    taken = len(tried) - len(refused)
+    lines = [f"Of {len(wanted)} compilations {len(tried)} were tried, {taken} of them taken whole."]
+    lines += [f"- Refused: {', '.join(row[name] for name in KEY)}: {row['compiles']}" for row in refused]
+    found_by_lint = sorted({(row["model"], row["tower"], row["lint"]) for row in tried if row["lint"]})
+    lines += [f"- Lint: {model}, {tower} tower: {finding}" for model, tower, finding in found_by_lint]
+    return [*lines, ""]
+
+
+def _tables(found: Found, models: Sequence[str]) -> list[str]:
+    lines: list[str] = []
+    for contract, device in product(CONTRACTS, DEVICES):
+        lines += [f"## `{contract}`, {device}", ""]
+        lines.append(
+            "| model | " + " | ".join(f"{one}: takes | DRAM MB | cosine" for one in PRECISIONS) + " |"
+        )
+        lines.append("|---|" + "---|" * 3 * len(PRECISIONS))
+        for model in models:
+            cells = [
+                _both(found, (model, contract, precision, device), fact)
+                for precision, fact in product(PRECISIONS, ("compiles", "DRAM MB", "cosine"))
+            ]
+            lines.append(f"| `{model}` | " + " | ".join(cells) + " |")
+        lines.append("")
+    return lines
+
+
+def _both(found: Found, key: tuple[str, ...], fact: str) -> str:
+    """The fact of the image tower / of the text tower."""
+    rows = [found.get((*key, tower), {}) for tower in TOWERS]
+    values = [_shown(fact, row.get(fact, "")) for row in rows]
+    return values[0] if values[0] == values[1] else " / ".join(values)
+
+
+def _shown(fact: str, value: str) -> str:
+    if not value:
+        return ABSENT
+    if fact == "compiles":
+        return "yes" if value == "yes" else "no"
+    return f"{floor(float(value) * 1e5) / 1e5:.5f}" if fact == "cosine" else value  # never rounded up to 1
+
+
+def main() -> None:
+    with RECORD.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    entries = sorted(map(get_entry, list_models()), key=lambda entry: (entry.family, entry.cost))
+    models = [entry.name for entry in entries if isfinite(entry.cost)]
+    PAGE.write_text(page(rows, models) + "\n", encoding="utf-8")
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()

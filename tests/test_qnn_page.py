@@ -1,0 +1,36 @@
+"""The page that shows what the offline compiler said of every model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def page(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from qnn_page import page
+
+    return page
+
+
+def row(**facts: str) -> dict[str, str]:
+    told = {"model": "one", "contract": "lpcvc2026", "precision": "float", "device": "XR2 Gen 2"}
+    return told | {"tower": "image", "compiles": "yes", "DRAM MB": "12.5", "cosine": "", "lint": ""} | facts
+
+
+def test_what_was_not_tried_or_measured_is_shown_so_and_a_cosine_is_never_rounded_up(page) -> None:
+    shown = page([row(cosine="0.9999996"), row(tower="text", **{"DRAM MB": ""})], ["one", "other"])
+    assert "| `one` | yes | 12.5 / – | 0.99999 / – | – | – | – |" in shown
+    assert "| `other` | – | – | – | – | – | – |" in shown
+    assert "Of 32 compilations 2 were tried, 2 of them taken whole." in shown
+
+
+def test_a_refusal_stands_in_the_compilers_own_words(page) -> None:
+    shown = page([row(compiles="no: failed for node x with error code 3110")], ["one"])
+    assert "1 were tried, 0 of them taken whole." in shown
+    assert "one, lpcvc2026, float, XR2 Gen 2, image: no: failed for node x with error code 3110" in shown
+    assert "| `one` | no / – |" in shown
