@@ -49,6 +49,7 @@ def _entry(size: int, text: str, shape: TextShape, cost: Costs, **facts: object)
             "image_size": size,
             "embed_dim": EMBED_DIM,
             "text": TEXT,
+            "text_layers": shape.layers,
             "preprocessing": PREPROCESSING,
             "pretrained": (
                 Pretrained(

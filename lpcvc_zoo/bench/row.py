@@ -43,6 +43,7 @@ class ResultRow(BaseModel):
     precision: str
     rewrites: tuple[str, ...] = ()
     text_length: int | None = None
+    text_depth: int | None = None
     image_size: int | None = None
     embed_dim: int | None = None
     image_params: int | None = None
