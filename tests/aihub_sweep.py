@@ -18,8 +18,8 @@ import onnx
 import sweep_fakes
 from onnx import TensorProto, helper, numpy_helper
 
+from lpcvc_zoo.bench.cut import TextCut
 from lpcvc_zoo.bench.options import SweepOptions
-from lpcvc_zoo.bench.plan import TextCut
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.bench.steps import Tools
 from lpcvc_zoo.bench.sweep import run

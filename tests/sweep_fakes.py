@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lpcvc_zoo.bench.plan import TextCut
+from lpcvc_zoo.bench.cut import TextCut
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.bench.steps import Tools
 from lpcvc_zoo.entry import Entry

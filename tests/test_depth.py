@@ -16,7 +16,7 @@ from lpcvc_zoo.backbones._depth import set_text_depth
 from lpcvc_zoo.backbones._mct import HybridTextTower
 from lpcvc_zoo.backbones._towers import TextTower
 from lpcvc_zoo.bench import steps
-from lpcvc_zoo.bench.plan import WHOLE, TextCut
+from lpcvc_zoo.bench.cut import WHOLE, TextCut
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.cli import main
 from lpcvc_zoo.errors import ContractError, ZooError

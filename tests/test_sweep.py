@@ -19,9 +19,10 @@ import sweep_fakes
 from rich.console import Console
 from sweep_fakes import ENTRIES, FakeTarget, entry, export_id, read_journal
 
+from lpcvc_zoo.bench.cut import WHOLE
 from lpcvc_zoo.bench.ledger import FILE, Ledger
 from lpcvc_zoo.bench.outcome import INTERRUPTED, Outcome
-from lpcvc_zoo.bench.plan import WHOLE, digest, plan, select
+from lpcvc_zoo.bench.plan import digest, plan, select
 from lpcvc_zoo.bench.steps import Tools
 from lpcvc_zoo.bench.sweep import SweepOptions, run
 from lpcvc_zoo.bench.workers import Workers
@@ -192,10 +193,12 @@ def test_text_depths_are_cells_of_their_own_up_to_the_layers_there_are(layers, w
 
 def test_a_sweep_has_a_row_for_every_text_length_at_every_depth(folder: Path) -> None:
     small = entry("alpha_small", 1.0, text_layers=2, text_params=5)
-    outcome, _ = sweep(folder, entries=[small], text_lengths=(8, 77), text_depths=(1, 2))
+    outcome, said = sweep(folder, entries=[small], text_lengths=(8, 77), text_depths=(1, 2))
     assert {(row.text_length, row.text_depth) for row in outcome.rows} == {
         (length, depth) for length in (8, 77) for depth in (1, None)
     }
+    assert said.count("alpha_small, 8 tokens, text depth 1  ") == 1  # as it is done, and in the table
+    assert said.count("lpcvc2026 fake float 8 tokens, text depth 1  ") == 1
     # The entry's parameters are those of the whole tower; of a part of it they are not known.
     assert [row.text_params for row in outcome.rows] == [
         None if row.text_depth else 5 for row in outcome.rows

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-from lpcvc_zoo.bench.plan import UNTRAINED, Cell, TextCut
+from lpcvc_zoo.bench.cut import TextCut
+from lpcvc_zoo.bench.plan import UNTRAINED, Cell
 from lpcvc_zoo.contract import TOWERS, get_contract
 from lpcvc_zoo.entry import Entry
 from lpcvc_zoo.errors import ExportError

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lpcvc_zoo
+from lpcvc_zoo.bench.cut import WHOLE, TextCut
 from lpcvc_zoo.contract import get_contract
 from lpcvc_zoo.entry import Entry, Preprocessing
 from lpcvc_zoo.errors import UnknownNameError, ZooError
@@ -20,19 +21,6 @@ from lpcvc_zoo.exporting.rewrites import NONE, resolve
 from lpcvc_zoo.targets.base import Target
 
 UNTRAINED = "untrained"
-
-
-class TextCut(NamedTuple):
-    """What is left of a text tower: tokens of its sequence, layers of its transformer; None is all of them.
-
-    Options of ``build``, by their names there.
-    """
-
-    text_length: int | None = None
-    text_depth: int | None = None
-
-
-WHOLE = TextCut()
 # entry, weights, contract, cut, rewrites, precision
 ExportArgs = tuple[str, str, str, TextCut, str, str]
 
@@ -62,6 +50,11 @@ class Cell:
     def model(self) -> str:
         """The name ``build`` knows it by: "entry", or "entry.tag" with trained weights."""
         return self.entry.name if self.weights == UNTRAINED else f"{self.entry.name}.{self.weights}"
+
+    @property
+    def label(self) -> str:
+        """The model, and what its text tower is cut to, if it is."""
+        return ", ".join(filter(None, (self.model, str(self.cut))))
 
     @property
     def export_args(self) -> ExportArgs:

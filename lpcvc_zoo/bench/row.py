@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from lpcvc_zoo.bench.cut import TextCut
 from lpcvc_zoo.contract import Tower
 from lpcvc_zoo.exporting.artifact import Parity
 from lpcvc_zoo.retrieval.metrics import Scores
@@ -70,6 +71,10 @@ class ResultRow(BaseModel):
     @property
     def trained(self) -> bool:
         return self.weights != "untrained"
+
+    @property
+    def cut(self) -> TextCut:
+        return TextCut(self.text_length, self.text_depth)
 
     @property
     def image_ms(self) -> float | None:

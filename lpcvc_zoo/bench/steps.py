@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel
 
 import lpcvc_zoo
+from lpcvc_zoo.bench.cut import TextCut
 from lpcvc_zoo.bench.ledger import Ledger, now
-from lpcvc_zoo.bench.plan import UNTRAINED, Cell, TextCut, digest
+from lpcvc_zoo.bench.plan import UNTRAINED, Cell, digest
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.exporting.artifact import Artifact, load_artifact
 from lpcvc_zoo.files import sha256_of
