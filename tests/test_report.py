@@ -447,6 +447,16 @@ def test_bars_show_every_models_total() -> None:
     assert {f"{milliseconds(row.total_ms or 0)} ms" for row in group.measured} <= numbers
 
 
+def test_very_long_names_of_bars_do_not_reach_into_the_scatter() -> None:
+    entry, precision = "tinyclip_vit_40m_32_text_19m", "image=w8a16+text=float"
+    picture = drawn([row(entry, 0.6, text_depth=depth, precision=precision) for depth in (1, 2, 6)])
+    scatter, bars = picture.axes
+    names_of = bars.get_yticklabels()
+    assert len(names_of) == 3
+    assert all(len(label.get_text()) > 70 for label in names_of)
+    assert min(box(picture, label).left for label in names_of) > scatter.bbox.x1
+
+
 def test_a_dollar_sign_in_a_name_is_only_a_dollar_sign(tmp_path: Path) -> None:
     write_report([row(family="$x^$ $\\frac", device="$$ cpu $")], tmp_path)
 
