@@ -119,6 +119,8 @@ class Entry(Facts):
     ``make`` builds the bare towers with torch's current random state. Parameter counts are of the
     unfused towers; GMACs are multiply-accumulates (10^9) of one image at ``image_size`` and of one
     text at ``text.context_length`` tokens, without in-graph preprocessing. A plugin may leave them out.
+    ``text_layers``: transformer layers of the text tower; None where it is no stack of like layers, or where
+    only a checkpoint tells: a sweep over text depths takes such a tower whole.
     """
 
     name: str = Field(pattern=NAME_PATTERN)
@@ -132,6 +134,7 @@ class Entry(Facts):
     image_size: int = Field(ge=16)
     embed_dim: int = Field(ge=1)
     text: TextSpec = TextSpec()
+    text_layers: int | None = Field(default=None, ge=1)
     preprocessing: Preprocessing = Preprocessing()
     pretrained: tuple[Pretrained, ...] = ()
     licence: str

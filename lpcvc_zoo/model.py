@@ -54,6 +54,12 @@ class TextEncoder(nn.Module):
         return unit_length(self.tower(self.adapter(text)))
 
 
+def layers_of(text_tower: nn.Module) -> nn.ModuleList | None:
+    """A text transformer's layers, as open_clip has them; None where a tower is no stack of like layers."""
+    layers = getattr(getattr(text_tower, "transformer", None), "resblocks", None)
+    return layers if isinstance(layers, nn.ModuleList) else None
+
+
 def unit_length(embedding: Tensor) -> Tensor:
     """Rows of length 1. Written out because ``F.normalize`` exports an Expand."""
     # Largest number 1 first: squares of small or large embeddings leave the range of an NPU's fp16.
@@ -100,6 +106,12 @@ class DualEncoder(nn.Module):
     def text_tower(self) -> nn.Module:
         """The bare text tower: ids ``[N, L]`` padded the tower's own way -> ``[N, D]`` before L2."""
         return self.text_encoder.tower
+
+    @property
+    def text_depth(self) -> int | None:
+        """Transformer layers of the text tower; None where it is no stack of like layers."""
+        layers = layers_of(self.text_tower)
+        return None if layers is None else len(layers)
 
     def encode_image(self, image: Tensor | np.ndarray) -> Tensor:
         """Contract images ``[N, 3, H, W]`` -> unit-length embeddings ``[N, D]``. Checks a numpy input."""

@@ -41,6 +41,7 @@ class BuildOptions(TypedDict, total=False):
     fuse: bool
     image_size: int | None
     text_length: int | None
+    text_depth: int | None
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def build(
     fuse: bool = True,
     image_size: int | None = None,
     text_length: int | None = None,
+    text_depth: int | None = None,
 ) -> DualEncoder:
     """A model by name, under a contract, in eval mode.
 
@@ -110,10 +112,11 @@ def build(
     ``fuse`` folds reparameterisable branches and BatchNorm, for inference; leave it off to train.
     ``image_size`` is the tower's own input size where another than the entry's is wanted: positions are
     interpolated. ``text_length`` cuts the text sequence to that many tokens inside the graph (the contract's
-    shape stays): exact for causal towers, a trade for others.
+    shape stays): exact for causal towers, a trade for others. ``text_depth`` keeps the first so many layers
+    of the text transformer: always a trade.
 
     UnknownNameError for an unknown model, tag or contract; WeightsError for a checkpoint that can't be had,
-    read or fitted; ContractError for an image size or text length that the towers can't take.
+    read or fitted; ContractError for an image size, text length or text depth that the towers can't take.
     """
     entry = get_entry(name)
     resolved = contract if isinstance(contract, Contract) else get_contract(contract)
@@ -134,6 +137,10 @@ def build(
         entry = entry.model_copy(update={"image_size": image_size})
     if checkpoint is not None:
         checkpoint.load_into(towers)
+    if text_depth is not None:
+        from lpcvc_zoo.backbones._depth import set_text_depth
+
+        set_text_depth(towers, text_depth, what=entry.name)
     if fuse:
         fuse_towers(towers, entry.image_size, entry.text.context_length)
     return DualEncoder(

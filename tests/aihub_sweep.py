@@ -18,6 +18,7 @@ import onnx
 import sweep_fakes
 from onnx import TensorProto, helper, numpy_helper
 
+from lpcvc_zoo.bench.cut import TextCut
 from lpcvc_zoo.bench.options import SweepOptions
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.bench.steps import Tools
@@ -68,7 +69,7 @@ def export(
     name: str,
     weights: str,
     contract: str,
-    text_length: int | None,
+    cut: TextCut,
     rewrites: str = "none",
     precision: str = "float",
 ) -> str:
@@ -124,13 +125,13 @@ def export_preprocessing(name: str, weights: str, contract: str) -> str:
     return str(folder / FILES["image"])
 
 
-def embeddings(name: str, weights: str, contract: str, text_length: int | None, dataset: str) -> str:
+def embeddings(name: str, weights: str, contract: str, cut: TextCut, dataset: str) -> str:
     """As torch would give them: these towers have no torch model, so ONNX Runtime stands in for it."""
     from lpcvc_zoo.retrieval.evaluate import evaluate
 
     path = Path(os.environ[sweep_fakes.FOLDER]) / f"{name}-{Path(dataset).name}.npz"
     if not path.exists():
-        evaluate(load_artifact(export(name, weights, contract, text_length)), dataset, save_embeddings=path)
+        evaluate(load_artifact(export(name, weights, contract, cut)), dataset, save_embeddings=path)
     return str(path)
 
 

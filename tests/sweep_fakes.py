@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lpcvc_zoo.bench.cut import TextCut
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.bench.steps import Tools
 from lpcvc_zoo.entry import Entry
@@ -69,15 +70,13 @@ def pause() -> float:
     return began
 
 
-def export(
-    name: str, weights: str, contract: str, text_length: int | None, rewrites: str, precision: str
-) -> str:
+def export(name: str, weights: str, contract: str, cut: TextCut, rewrites: str, precision: str) -> str:
     if name.endswith("_broken"):
         raise ValueError(f"{name} does not export")
     if name.endswith("_hungry"):
         os.kill(os.getpid(), signal.SIGKILL)
     began = pause()
-    folder = Path(os.environ[FOLDER]) / f"{name}-{weights}-{contract}-{text_length}"
+    folder = Path(os.environ[FOLDER]) / f"{name}-{weights}-{contract}-{cut}"
     towers: dict[str, Any] = {}
     for tower in TOWERS:
         write_text(folder / FILES[tower], f"{name} {weights} {tower}")
@@ -100,7 +99,8 @@ def export(
         weights=weights if weights == "untrained" else f"{weights}@abc",
         contract=contract,
         fused=True,
-        text_length=text_length or 77,
+        text_length=cut.text_length or 77,
+        text_depth=cut.text_depth,
         image_size=224,
         embed_dim=8,
         interpolation="bicubic",
@@ -120,10 +120,8 @@ def export_preprocessing(name: str, weights: str, contract: str) -> str:
     return str(path)
 
 
-def export_id(
-    name: str, weights: str, contract: str, text_length: int | None, rewrites: str, precision: str
-) -> str:
-    return f"{name} {weights} {contract} {text_length}"
+def export_id(name: str, weights: str, contract: str, cut: TextCut, rewrites: str, precision: str) -> str:
+    return f"{name} {weights} {contract} {cut}"
 
 
 def weights(found: Entry, pretrained: bool | None) -> str:

@@ -84,6 +84,7 @@ def test_parameters_and_gmacs_are_what_the_entry_states(built, monkeypatch) -> N
 def test_embeddings_have_the_stated_size_and_unit_length(built) -> None:
     entry, towers = built
     model = under(entry, towers, "lpcvc2026_sample")
+    assert model.text_depth == entry.text_layers
     text = model.contract.prepare_text(TEXTS)
     with torch.no_grad():
         for embedding in (model.encode_image(torch.rand(3, 3, 224, 224)), model.encode_text(text)):

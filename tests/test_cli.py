@@ -54,14 +54,18 @@ def test_list_filters_and_speaks_json(capsys) -> None:
     assert {entry["family"] for entry in from_json(capsys, "list", "--family", "tinyclip")} == {"tinyclip"}
 
 
-def test_list_pretrained_is_a_table_of_checkpoints_with_their_licences(capsys, monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
-    _, out, _ = command(capsys, "list", "mobileclip*", "--pretrained")
-    rows = {line.split()[0]: line for line in out.splitlines() if line.startswith("mobileclip")}
-    entries = [registry.get_entry(name) for name in registry.list_models("mobileclip*")]
-    assert rows.keys() == {f"{entry.name}.{record.tag}" for entry in entries for record in entry.pretrained}
-    assert all("Apple" in line for line in rows.values())
-    assert "67.8" in rows["mobileclip_s0.datacompdr"]
+def test_list_pretrained_has_every_checkpoint_below_its_licence_in_eighty_columns(
+    capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = command(capsys, "list", "--pretrained")
+    assert max(map(len, out.splitlines())) <= 80
+    paragraphs = [" ".join(paragraph.split()) + " " for paragraph in out.split("\n\n")]
+    for entry in map(registry.get_entry, registry.list_models(pretrained=True)):
+        for record in entry.pretrained:
+            (own,) = [found for found in paragraphs if f" {entry.name}.{record.tag} " in found]
+            assert own.startswith(f"Licence: {record.licence} ")
+    assert any(" mobileclip_s0.datacompdr 67.8 85.9 58.7 " in found for found in paragraphs)
 
 
 def test_list_imports_no_torch() -> None:
@@ -112,6 +116,7 @@ def test_debug_shows_the_traceback() -> None:
     [
         (["export", SMALL, "--contract", "lpcvc2062"], "Did you mean 'lpcvc2026'"),
         (["export", SMALL, *SAMPLE, "--text-length", "99"], "expected 3 to 77 tokens, got 99"),
+        (["export", SMALL, *SAMPLE, "--text-depth", "5"], "text_depth: expected 1 to 4 layers, got 5"),
         (["profile", SMALL, "--target", "onnxruntim"], "Did you mean 'onnxruntime'"),
         (["evaluate", SMALL, "--dataset", "fotos"], "Did you mean 'photos'"),
         (["evaluate", SMALL, "--dataset", "no/such/folder"], "does not exist"),
@@ -127,11 +132,13 @@ def test_other_bad_input_says_what_to_do(capsys, arguments, says) -> None:
     assert says in err
 
 
-def test_a_number_out_of_range_is_a_usage_error(capsys) -> None:
-    status, _, err = command(capsys, "sweep", "--jobs", "0")
+@pytest.mark.parametrize(
+    ("flag", "given", "least"), [("--jobs", "0", 1), ("--text-length", "8,2", 3), ("--text-depth", "0", 1)]
+)
+def test_a_number_out_of_range_is_a_usage_error(capsys, flag, given, least) -> None:
+    status, _, err = command(capsys, "sweep", flag, given)
     assert status == 2
-    assert "--jobs" in err
-    assert "greater than or equal to 1" in err
+    assert f"{flag}: Input should be greater than or equal to {least}" in " ".join(err.split())
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(capsys, tmp_path) -> None:

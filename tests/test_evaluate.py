@@ -306,8 +306,8 @@ def test_saved_embeddings_hold_all_that_scoring_them_again_takes(
     assert images.shape == (len(data.images), DIM)
     assert score(images, texts, data) == scores
     assert identity == {
-        "entry": "tiny", "weights": "untrained", "text_length": 77, "contract": SAMPLE.name,
-        "torch": torch.__version__,
+        "entry": "tiny", "weights": "untrained", "text_length": 77, "text_depth": None,
+        "contract": SAMPLE.name, "torch": torch.__version__,
     }  # fmt: skip
     assert about["fingerprint"] == data.fingerprint()
 

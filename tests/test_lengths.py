@@ -159,7 +159,7 @@ def test_the_command_finds_the_length_scores_and_records_it(small: Path, capsys)
     np.testing.assert_equal(printed[0], printed[1])  # scored once in torch, once by ONNX Runtime
     made = cached_export(SMALL, pretrained=False, contract=SAMPLE, image_size=None, text_length=12)
     recorded = load_artifact(made.folder).manifest
-    assert recorded.text_length == 12
+    assert (recorded.text_length, recorded.text_depth) == (12, 1)
     assert recorded.text_length_choice is not None
     assert recorded.text_length_choice.model_dump(mode="json") == choice
     with pytest.raises(SystemExit, match="0"):

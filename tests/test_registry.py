@@ -209,3 +209,4 @@ def test_a_record_agrees_with_open_clips_own_table(entry: Entry, record: Pretrai
     config = open_clip.get_model_config(architecture)
     assert entry.embed_dim == config["embed_dim"]
     assert entry.image_size == config["vision_cfg"]["image_size"]
+    assert entry.text_layers == config["text_cfg"]["layers"]

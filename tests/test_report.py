@@ -20,8 +20,9 @@ from rows import CHANCE, MODELS, RECALLS, failed, mixed_sweep, profile, row, sco
 from lpcvc_zoo.bench.outcome import REPORT_FILES
 from lpcvc_zoo.bench.pareto import compare
 from lpcvc_zoo.bench.report import figure, words, write_report
+from lpcvc_zoo.bench.report.curves import AXES, Axis, curves, curves_svg
 from lpcvc_zoo.bench.report.labels import Box, Label, place, spread
-from lpcvc_zoo.bench.report.lengths import curves, lengths_svg
+from lpcvc_zoo.bench.report.page import page
 from lpcvc_zoo.bench.report.table import csv_text, json_text
 from lpcvc_zoo.bench.report.view import height, milliseconds, names, parts, styles
 from lpcvc_zoo.bench.row import ResultRow
@@ -142,7 +143,10 @@ def test_csv_keeps_job_ids_and_rewrites() -> None:
 
 def test_what_was_not_measured_is_an_empty_cell_never_zero() -> None:
     known = {"entry", "family", "weights", "trained", "contract", "target", "device", "precision", "error"}
-    facts = "text_length image_size embed_dim image_params text_params image_gmacs text_gmacs dataset chance"
+    facts = (
+        "text_length text_depth image_size embed_dim image_params text_params image_gmacs text_gmacs "
+        "dataset chance"
+    )
     (line,) = table([failed(versions={}, **dict.fromkeys(facts.split()))])
     filled = {header for header, cell in line.items() if cell}
     assert filled == known | {"recall_definition", "created_utc", "key"}
@@ -204,30 +208,59 @@ def test_names_are_short_until_two_rows_share_one() -> None:
         "mobileclip_s0, 16 tokens",
         "mobileclip_s1",
     ]
+    assert names([row(text_depth=12), row(text_depth=1), row("mobileclip_s1", text_depth=12)]) == [
+        "mobileclip_s0, text depth 12",
+        "mobileclip_s0, text depth 1",
+        "mobileclip_s1",
+    ]
     assert len(set(names([row(), row(device="d"), row(contract="lpcvc2026_sample")]))) == 3
 
 
-def test_recall_over_text_length_is_told_and_drawn_where_a_model_has_several(tmp_path) -> None:
-    lengths = {77: 0.41, 8: 0.3, 16: 0.41}
-    cut = [row(recall=recall, text_length=length) for length, recall in lengths.items()]
-    others = [row("mobileclip_s1", 0.5), row("mobileclip_s1", 0.4, text_length=16, precision="w8a8")]
-    (group,) = compare([*cut, *others, row(text_length=8)])
-    (curve,) = curves(group)
+LENGTH, DEPTH = AXES
+
+
+def cut_down(axis: Axis, recalls: dict[int, float], **more: Any) -> list[ResultRow]:
+    return [row(recall=recall, **{axis.field: cut}, **more) for cut, recall in recalls.items()]
+
+
+@pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.field)
+def test_recall_over_a_cut_is_told_and_drawn_where_a_model_has_several(axis) -> None:
+    cut = cut_down(axis, {12: 0.41, 1: 0.3, 3: 0.41})
+    one, another = ({axis.field: number} for number in (12, 3))
+    others = [row("mobileclip_s1", 0.5, **one), row("mobileclip_s1", 0.4, precision="w8a8", **another)]
+    (group,) = compare([*cut, *others, row(**{axis.field: 1})])
+    (curve,) = curves(group, axis)
     assert curve.name == "mobileclip_s0.published"
-    assert [(length, recall.value) for length, recall in curve.points] == [(8, 0.3), (16, 0.41), (77, 0.41)]
-    assert "0.300 at 8, 0.410 at 16, 0.410 at 77." in said([*cut, *others])
-    (svg,) = lengths_svg([group])
-    assert svg == lengths_svg([group])[0]
+    assert [(number, recall.value) for number, recall in curve.points] == [(1, 0.3), (3, 0.41), (12, 0.41)]
+    assert "0.300 at 1, 0.410 at 3, 0.410 at 12." in said([*cut, *others])
+    (svg,) = curves_svg([group], axis)
+    assert svg == curves_svg([group], axis)[0]
     ElementTree.fromstring(svg)
-    write_report([*cut, *others], tmp_path)
-    assert '<section class="charts" id="lengths">' in (tmp_path / "report.html").read_text()
+    shown = page([group], "now")
+    assert '<section class="charts" id="curves">' in shown
+    assert [other.title in shown for other in AXES] == [other is axis for other in AXES]
 
 
-def test_without_several_text_lengths_there_is_no_curve(tmp_path) -> None:
-    rows = [*mixed_sweep(), row(text_length=8), static(recall=0.4, text_length=8)]
-    assert lengths_svg(compare(rows)) == []
-    write_report(rows, tmp_path)
-    assert 'id="lengths"' not in (tmp_path / "report.html").read_text()
+def test_a_model_cut_both_ways_has_a_curve_for_each_length_and_each_depth() -> None:
+    rows = [
+        *cut_down(LENGTH, {8: 0.2, 77: 0.3}, text_depth=1),
+        *cut_down(LENGTH, {8: 0.4, 77: 0.5}, text_depth=4),
+    ]
+    (group,) = compare(rows)
+    found = {
+        axis: {curve.name: [recall.value for _, recall in curve.points] for curve in curves(group, axis)}
+        for axis in AXES
+    }
+    name = "mobileclip_s0.published"
+    assert found[LENGTH] == {f"{name}, text depth 1": [0.2, 0.3], f"{name}, text depth 4": [0.4, 0.5]}
+    assert found[DEPTH] == {f"{name}, 8 tokens": [0.2, 0.4], f"{name}, 77 tokens": [0.3, 0.5]}
+
+
+def test_without_several_cuts_there_is_no_curve() -> None:
+    more = {"text_length": 8, "text_depth": 1}
+    rows = [*mixed_sweep(), row(**more), static(recall=0.4, **more)]
+    assert [curves_svg(compare(rows), axis) for axis in AXES] == [[], []]
+    assert 'id="curves"' not in page(compare(rows), "now")
 
 
 def test_families_differ_in_colour_and_marker() -> None:
@@ -412,6 +445,16 @@ def test_bars_show_every_models_total() -> None:
     assert ticks == names(group.measured)
     numbers = {text.get_text() for text in picture.axes[1].texts}
     assert {f"{milliseconds(row.total_ms or 0)} ms" for row in group.measured} <= numbers
+
+
+def test_very_long_names_of_bars_do_not_reach_into_the_scatter() -> None:
+    entry, precision = "tinyclip_vit_40m_32_text_19m", "image=w8a16+text=float"
+    picture = drawn([row(entry, 0.6, text_depth=depth, precision=precision) for depth in (1, 2, 6)])
+    scatter, bars = picture.axes
+    names_of = bars.get_yticklabels()
+    assert len(names_of) == 3
+    assert all(len(label.get_text()) > 70 for label in names_of)
+    assert min(box(picture, label).left for label in names_of) > scatter.bbox.x1
 
 
 def test_a_dollar_sign_in_a_name_is_only_a_dollar_sign(tmp_path: Path) -> None:

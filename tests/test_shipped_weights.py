@@ -14,6 +14,8 @@ from torch import nn
 
 from lpcvc_zoo import build, evaluate, get_entry, list_models
 from lpcvc_zoo.backbones._conse import ConSETower
+from lpcvc_zoo.bench.plan import UNTRAINED, select
+from lpcvc_zoo.bench.steps import weights
 from lpcvc_zoo.data import SHIPPED
 from lpcvc_zoo.errors import WeightsError
 from lpcvc_zoo.training.guard import benchmark_captions, benchmark_images
@@ -87,6 +89,24 @@ def test_another_file_is_another_checkpoint_and_a_missing_one_says_so(tmp_path, 
     (tmp_path / "weights" / "text_xxs.safetensors").unlink()
     with pytest.raises(WeightsError, match="Install it again"):
         build(CHEAPEST, pretrained=True)
+
+
+def test_a_fresh_machines_default_sweep_has_five_models_far_above_chance_and_cards_say_so() -> None:
+    tables = (SHIPPED / "efficientnet_lite0.md", Path(__file__).parent.parent / "README.md")
+    stated = [
+        dict(
+            re.findall(
+                r"\| `(\w+)` \| [\d.]+ \(([\d.]+) to [\d.]+\), chance 0.021 \|", path.read_text("utf-8")
+            )
+        )
+        for path in tables
+    ]
+    swept = select([get_entry(name) for name in list_models()], weights=lambda entry: weights(entry, None))
+    trained = {entry.name for entry, chosen in swept if chosen != UNTRAINED}
+    assert set(MODELS) <= trained
+    assert stated[0].items() <= stated[1].items()
+    assert set(MODELS) == stated[1].keys()
+    assert sum(float(low) > 5 * 0.021 for name, low in stated[1].items() if name in trained) >= 5
 
 
 def test_recall_is_what_the_card_says() -> None:

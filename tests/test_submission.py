@@ -319,13 +319,16 @@ def remote(entry: str, number: int, **more: Any) -> Any:
 
 def test_a_row_is_found_by_key_or_name_and_only_where_jobs_stand_behind_it() -> None:
     rows = [
-        remote("mobileclip_s0", 1),
+        remote("mobileclip_s0", 1, text_depth=2),
         remote("mobileclip_s0", 2, precision="w8a16"),
         made_up_row("mobileclip_s1"),
     ]
     rows.append(remote("mobileclip_s2", 3, error="TargetError: no"))
     assert find_row(rows, "2" * 6).precision == "w8a16"
-    with pytest.raises(SubmissionError, match=r"is 2 rows.*111111111111: mobileclip_s0.*float.*222222222222"):
+    with pytest.raises(
+        SubmissionError,
+        match=r"is 2 rows.*111111111111: mobileclip_s0.*float, 77 tokens, text depth 2, .*222222222222",
+    ):
         find_row(rows, rows[0].entry)
     for missing in ("mobileclip_s1", "mobileclip_s2", "1", "mobilclip_s0"):
         with pytest.raises(UnknownNameError, match="Expected two compile job ids"):

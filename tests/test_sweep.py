@@ -19,9 +19,10 @@ import sweep_fakes
 from rich.console import Console
 from sweep_fakes import ENTRIES, FakeTarget, entry, export_id, read_journal
 
+from lpcvc_zoo.bench.cut import WHOLE
 from lpcvc_zoo.bench.ledger import FILE, Ledger
 from lpcvc_zoo.bench.outcome import INTERRUPTED, Outcome
-from lpcvc_zoo.bench.plan import plan, select
+from lpcvc_zoo.bench.plan import digest, plan, select
 from lpcvc_zoo.bench.steps import Tools
 from lpcvc_zoo.bench.sweep import SweepOptions, run
 from lpcvc_zoo.bench.workers import Workers
@@ -175,13 +176,39 @@ def test_a_precision_has_one_spelling_and_goes_to_the_export() -> None:
 )
 def test_text_lengths_are_cells_of_their_own_up_to_the_towers_context(wanted, planned) -> None:
     cells = plan([(entry("delta", 1.0), "untrained")], [FakeTarget()], export_id, text_lengths=wanted)
-    assert [cell.text_length for cell in cells] == planned
+    assert [cell.cut.text_length for cell in cells] == planned
     assert len({cell.id for cell in cells}) == len({cell.slot for cell in cells}) == len(planned)
 
 
-def test_a_sweep_has_a_row_for_every_text_length(folder: Path) -> None:
-    outcome, _ = sweep(folder, models=("alpha_small",), text_lengths=(8, 77))
-    assert [row.text_length for row in outcome.rows] == [8, 77]
+@pytest.mark.parametrize(
+    ("layers", "wanted", "planned"),
+    [(4, (), [None]), (4, (2, 1, 2), [1, 2]), (4, (1, 4, 9), [1, None]), (None, (1, 2), [None])],
+)
+def test_text_depths_are_cells_of_their_own_up_to_the_layers_there_are(layers, wanted, planned) -> None:
+    pairs = [(entry("delta", 1.0, text_layers=layers), "untrained")]
+    cells = plan(pairs, [FakeTarget()], export_id, text_depths=wanted)
+    assert [cell.cut.text_depth for cell in cells] == planned
+    assert len({cell.id for cell in cells}) == len({cell.slot for cell in cells}) == len(planned)
+
+
+def test_a_sweep_has_a_row_for_every_text_length_at_every_depth(folder: Path) -> None:
+    small = entry("alpha_small", 1.0, text_layers=2, text_params=5)
+    outcome, said = sweep(folder, entries=[small], text_lengths=(8, 77), text_depths=(1, 2))
+    assert {(row.text_length, row.text_depth) for row in outcome.rows} == {
+        (length, depth) for length in (8, 77) for depth in (1, None)
+    }
+    assert said.count("alpha_small, 8 tokens, text depth 1  ") == 1  # as it is done, and in the table
+    assert said.count("lpcvc2026 fake float 8 tokens, text depth 1  ") == 1
+    # The entry's parameters are those of the whole tower; of a part of it they are not known.
+    assert [row.text_params for row in outcome.rows] == [
+        None if row.text_depth else 5 for row in outcome.rows
+    ]
+
+
+def test_a_whole_towers_slot_is_what_it_was_before_there_was_a_depth() -> None:
+    (cell,) = plan([(ENTRIES[0], "untrained")], [FakeTarget()], export_id, text_lengths=(8,))
+    facts = {"model": "beta_mid", "contract": "lpcvc2026", "text_length": 8, "precision": "float"}
+    assert cell.slot == digest(facts | {"rewrites": "none", "target": ["fake", "nowhere", 1]})
 
 
 @pytest.mark.parametrize(
@@ -195,7 +222,7 @@ def test_with_a_quantised_precision_what_calibrates_is_not_scored(folder: Path, 
 
 @pytest.mark.parametrize(("precision", "scored"), [("float", "photos"), ("w8a16", "photos_heldout")])
 def test_a_quantised_folder_is_not_scored_on_what_calibrates(folder: Path, precision, scored) -> None:
-    made = Path(sweep_fakes.export("alpha_small", "any", "lpcvc2026", None, "none", "float")) / MANIFEST
+    made = Path(sweep_fakes.export("alpha_small", "any", "lpcvc2026", WHOLE, "none", "float")) / MANIFEST
     facts = json.loads(made.read_text()) | {"precision": precision, "family": "adopted"}
     made.write_text(json.dumps(facts))
     outcome, _ = sweep(folder, artifacts=(made.parent,))

@@ -56,6 +56,7 @@ def _entry(name: str, cost: Costs, trunk: str, shape: TextShape, paper: str, **f
             "image_size": 224,
             "embed_dim": EMBED_DIM,
             "text": TEXT,
+            "text_layers": shape.layers,
             "preprocessing": PREPROCESSING,
             "licence": "Apache-2.0 (architecture, from timm)",
             "paper": paper,

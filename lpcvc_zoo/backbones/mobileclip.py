@@ -87,6 +87,7 @@ def _entry(
             "image_size": size,
             "embed_dim": 512,
             "text": TO_ALL,
+            "text_layers": 12,
             "preprocessing": PLAIN,
             "pretrained": pretrained,
             "licence": "MIT (code); checkpoints: " + LICENCE,
@@ -102,7 +103,7 @@ ENTRIES = (
         "mobileclip_s0", (11_406_976, 42_441_216, 2.393, 1.318), make_s0, 256,
         _v1("datacompdr", (67.79, 85.90, 58.74), repo="apple/MobileCLIP-S0", file="mobileclip_s0.pt",
             revision="3d22d55fff32f091c79bf0f762198c72aa5b760f"),
-        quick=True,
+        text_layers=None, quick=True,
     ),
     _entry(
         "mobileclip_s1", (21_541_632, 63_428_096, 4.668, 2.98), partial(make, "MobileCLIP-S1"), 256,

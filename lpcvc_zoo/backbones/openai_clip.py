@@ -37,6 +37,7 @@ def _entry(
             "image_size": 224,
             "embed_dim": embed_dim,
             "text": TEXT,
+            "text_layers": 12,
             "pretrained": (
                 Pretrained(
                     tag="openai",

@@ -150,32 +150,37 @@ ENTRIES = (
         "tinyclip_vit_8m_16_text_3m", (8_276_992, 15_169_024, 1.787, 0.191),
         partial(make, config(256, 10, 16, 256, 3)), 512,
         _yfcc(41.1, repo=f"{_HF}ViT-8M-16-Text-3M-YFCC15M", file="model.safetensors"),
-        quick=True,
+        text_layers=3, quick=True,
     ),
     _entry(
         "tinyclip_vit_39m_16_text_19m", (38_587_392, 44_513_792, 7.991, 1.49),
         partial(make, config(512, 12, 16, 512, 6)), 512,
         _yfcc(63.5, repo=f"{_HF}ViT-39M-16-Text-19M-YFCC15M", file=_BIN),
+        text_layers=6,
     ),
     _entry(
         "tinyclip_vit_40m_32_text_19m", (39_691_776, 44_513_792, 1.995, 1.49),
         partial(make, config(512, 12, 32, 512, 6)), 512,
         _laion(59.8, repo=f"{_HF}ViT-40M-32-Text-19M-LAION400M", file=_BIN),
+        text_layers=6,
     ),
     _entry(
         "tinyclip_vit_61m_32_text_29m", (61_411_200, 53_970_944, 3.084, 2.235),
         partial(make, config(640, 12, 32, 512, 9)), 512,
         _laion(62.4, repo=f"{_HF}ViT-61M-32-Text-29M-LAION400M", file=_BIN),
+        text_layers=9,
     ),
     _entry(
         "tinyclip_resnet_19m_text_19m", (18_596_766, 44_775_936, 2.916, 1.49),
         partial(make, config(44, [3, 4, 6, 3], None, 512, 6)), 1024,
         _laion(56.4, url=RELEASES + "TinyCLIP-ResNet-19M-Text-19M-LAION400M.pt"),
+        text_layers=6,
     ),
     _entry(
         "tinyclip_resnet_30m_text_29m", (29_583_780, 54_233_088, 4.693, 2.235),
         partial(make, config(56, [3, 4, 6, 3], None, 512, 9)), 1024,
         _laion(59.1, url=RELEASES + "TinyCLIP-ResNet-30M-Text-29M-LAION400M.pt"),
+        text_layers=9,
     ),
     _auto(
         "vit_63m_32_text_31m",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
+from lpcvc_zoo.bench.cut import TextCut
 from lpcvc_zoo.bench.plan import UNTRAINED, Cell
 from lpcvc_zoo.contract import TOWERS, get_contract
 from lpcvc_zoo.entry import Entry
@@ -39,7 +40,7 @@ def artifact_cells(
                 target=target,
                 export_id=f"{manifest.contract} {manifest.hashes}",
                 precision=precision,
-                text_length=manifest.text_length,
+                cut=TextCut(manifest.text_length, manifest.text_depth),
                 dataset=dataset if scored else None,
                 folder=artifact.folder.resolve(),
             )

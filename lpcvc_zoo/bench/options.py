@@ -27,6 +27,7 @@ class SweepOptions(BaseModel):
     ``in_flight``: how many models may have their jobs at remote targets at once.
 
     ``text_lengths``: tokens that the text sequence is cut to, one row for each; none means full length.
+    ``text_depths``: likewise layers that the text transformer keeps; a tower that is no stack stays whole.
 
     ``rewrites``: as in ``export``; None means what each target asks for. ``precisions``: as in ``quantize``;
     a target that quantises by itself calibrates on the dataset ``calibration``. With a quantised one, also
@@ -43,6 +44,7 @@ class SweepOptions(BaseModel):
     contracts: tuple[str, ...] = ("lpcvc2026",)
     precisions: tuple[str, ...] = ("float",)
     text_lengths: tuple[Annotated[int, Field(ge=3)], ...] = ()
+    text_depths: tuple[Annotated[int, Field(ge=1)], ...] = ()
     rewrites: str | None = None
     calibration: str = photos.CALIBRATION
     series: str | None = None

@@ -196,7 +196,7 @@ def _same_model(one: ResultRow, other: ResultRow) -> bool:
 
 def _same_choice(one: ResultRow, other: ResultRow) -> bool:
     """Whether two rows are one model under one contract in one precision, whatever was rewritten."""
-    facts = ("entry", "weights", "contract", "text_length", "image_size", "precision")
+    facts = ("entry", "weights", "contract", "text_length", "text_depth", "image_size", "precision")
     return all(getattr(one, fact) == getattr(other, fact) for fact in facts)
 
 

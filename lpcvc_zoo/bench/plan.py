@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lpcvc_zoo
+from lpcvc_zoo.bench.cut import WHOLE, TextCut
 from lpcvc_zoo.contract import get_contract
 from lpcvc_zoo.entry import Entry, Preprocessing
 from lpcvc_zoo.errors import UnknownNameError, ZooError
@@ -20,8 +21,8 @@ from lpcvc_zoo.exporting.rewrites import NONE, resolve
 from lpcvc_zoo.targets.base import Target
 
 UNTRAINED = "untrained"
-# entry, weights, contract, text length, rewrites, precision
-ExportArgs = tuple[str, str, str, int | None, str, str]
+# entry, weights, contract, cut, rewrites, precision
+ExportArgs = tuple[str, str, str, TextCut, str, str]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Cell:
     export_id: str
     precision: str = "float"
     rewrites: str = "none"
-    text_length: int | None = None
+    cut: TextCut = WHOLE
     dataset: str | None = None
     folder: Path | None = None
 
@@ -51,8 +52,13 @@ class Cell:
         return self.entry.name if self.weights == UNTRAINED else f"{self.entry.name}.{self.weights}"
 
     @property
+    def label(self) -> str:
+        """The model, and what its text tower is cut to, if it is."""
+        return ", ".join(filter(None, (self.model, str(self.cut))))
+
+    @property
     def export_args(self) -> ExportArgs:
-        model = (self.entry.name, self.weights, self.contract, self.text_length)
+        model = (self.entry.name, self.weights, self.contract, self.cut)
         quantises = hasattr(self.target, "precision")  # by itself, from float
         return *model, self.rewrites, FLOAT if quantises else self.precision
 
@@ -94,7 +100,9 @@ class Cell:
             {
                 "model": self.model,
                 "contract": self.contract,
-                "text_length": self.text_length,
+                "text_length": self.cut.text_length,
+                # Only where there is one, so that rows made before there was a depth keep their slot.
+                **({"text_depth": self.cut.text_depth} if self.cut.text_depth else {}),
                 "precision": self.precision,
                 "rewrites": self.rewrites,
                 "target": [self.target.name, self.target.device, *self._setting],
@@ -182,17 +190,18 @@ def plan(
     precisions: Sequence[str] = ("float",),
     rewrites: str | None = None,
     text_lengths: Sequence[int] = (),
+    text_depths: Sequence[int] = (),
     dataset: str | None = None,
     evaluate_untrained: bool = False,
 ) -> list[Cell]:
     """All cells, in the order of ``models``; ``dataset`` is the fingerprint of the data to score on.
 
     ``export_id`` identifies the export of ``Cell.export_args``. ``rewrites``: "none", "npu" or names;
-    None for what each target asks for by its attribute of that name. ``text_lengths``: a cell for each, up
-    to the tower's context; none means full length. Untrained models are scored only with
-    ``evaluate_untrained``: their recall is chance. A target that quantises by itself has one ``precision``
-    and gets the cells of that one. A target that ``emulates`` is not scored on: at seconds a sample that
-    takes hours.
+    None for what each target asks for by its attribute of that name. ``text_lengths``, ``text_depths``: a
+    cell for each, up to the tower's context and its layers; none means the whole tower. Untrained models are
+    scored only with ``evaluate_untrained``: their recall is chance. A target that quantises by itself has one
+    ``precision`` and gets the cells of that one. A target that ``emulates`` is not scored on: at seconds a
+    sample that takes hours.
     """
     for contract in contracts:
         get_contract(contract)
@@ -207,14 +216,14 @@ def plan(
             export_id="",
             precision=precision,
             rewrites=_rewrites(target) if rewrites is None else rewrites,
-            text_length=length,
+            cut=cut,
             dataset=dataset
             if (evaluate_untrained or weights != UNTRAINED) and not getattr(target, "emulates", False)
             else None,
         )
         for entry, weights in models
         for contract in contracts
-        for length in _lengths(entry, contract, text_lengths)
+        for cut in _cuts(entry, contract, text_lengths, text_depths)
         for precision in precisions
         for target in targets
         if getattr(target, "precision", precision) == precision
@@ -222,10 +231,18 @@ def plan(
     return [replace(cell, export_id=export_id(*cell.export_args)) for cell in cells]
 
 
-def _lengths(entry: Entry, contract: str, wanted: Sequence[int]) -> list[int | None]:
-    """Those below the tower's context, shortest first; None is the full length, which longer ones come to."""
-    full = min(get_contract(contract).text.length, entry.text.context_length)
-    below = sorted({length for length in wanted if length < full})
+def _cuts(entry: Entry, contract: str, lengths: Sequence[int], depths: Sequence[int]) -> list[TextCut]:
+    longest = min(get_contract(contract).text.length, entry.text.context_length)
+    return [
+        TextCut(length, depth)
+        for length in _below(longest, lengths)
+        for depth in _below(entry.text_layers or 0, depths)
+    ]
+
+
+def _below(full: int, wanted: Sequence[int]) -> list[int | None]:
+    """Those below ``full``, smallest first; None is all there is, which larger ones come to."""
+    below = sorted({number for number in wanted if number < full})
     return [*below, None] if len(below) < len(set(wanted)) or not wanted else [*below]
 
 

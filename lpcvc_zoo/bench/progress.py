@@ -59,9 +59,9 @@ class Progress:
         place = f"{self._cells_done:>{len(str(self._count))}}/{self._count}"
         left = "" if self._live or self._cells_done == self._count else f" ({self.time_left()} left)"
         if row.error is None:
-            line = f"{place}  {cell.model}  {_latencies(row)}{_recall(row, ', ')}{left}"
+            line = f"{place}  {cell.label}  {_latencies(row)}{_recall(row, ', ')}{left}"
         else:
-            line = f"{place}  {cell.model}  FAILED: {row.error.splitlines()[0]}{left}"
+            line = f"{place}  {cell.label}  FAILED: {row.error.splitlines()[0]}{left}"
         self.note(line)
 
     def time_left(self) -> str:
@@ -87,8 +87,11 @@ def summary_table(rows: Sequence[ResultRow]) -> Table:
     """The rows of a sweep in few columns, in the order given; the report has all of them."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("model")
-    settings = {(row.contract, row.target, row.precision) for row in rows}
-    several = len(settings) > 1
+    settings: list[tuple[str, ...]] = [(row.contract, row.target, row.precision) for row in rows]
+    models = [(row.entry, row.weights, setting) for row, setting in zip(rows, settings, strict=True)]
+    if len(set(models)) < len(models):  # only cuts of their text towers tell some rows apart
+        settings = [(*setting, str(row.cut)) for row, setting in zip(rows, settings, strict=True)]
+    several = len(set(settings)) > 1
     if several:
         table.add_column("setting")
     for header in ("image ms", "text ms", "sum ms"):
@@ -97,10 +100,10 @@ def summary_table(rows: Sequence[ResultRow]) -> Table:
     if estimated:
         table.add_column("MB moved (static)", justify="right")
     table.add_column("recall@10, or why not")
-    for row in rows:
+    for row, setting in zip(rows, settings, strict=True):
         cells = [row.entry if not row.trained else f"{row.entry} ({row.weights})"]
         if several:
-            cells.append(f"{row.contract} {row.target} {row.precision}")
+            cells.append(" ".join(setting))
         cells += [_number(row.image_ms), _number(row.text_ms), _number(row.total_ms)]
         if estimated:
             cells.append(_number(row.moved_mb))

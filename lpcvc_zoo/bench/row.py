@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from lpcvc_zoo.bench.cut import TextCut
 from lpcvc_zoo.contract import Tower
 from lpcvc_zoo.exporting.artifact import Parity
 from lpcvc_zoo.retrieval.metrics import Scores
@@ -43,6 +44,7 @@ class ResultRow(BaseModel):
     precision: str
     rewrites: tuple[str, ...] = ()
     text_length: int | None = None
+    text_depth: int | None = None
     image_size: int | None = None
     embed_dim: int | None = None
     image_params: int | None = None
@@ -69,6 +71,10 @@ class ResultRow(BaseModel):
     @property
     def trained(self) -> bool:
         return self.weights != "untrained"
+
+    @property
+    def cut(self) -> TextCut:
+        return TextCut(self.text_length, self.text_depth)
 
     @property
     def image_ms(self) -> float | None:

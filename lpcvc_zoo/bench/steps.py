@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel
 
 import lpcvc_zoo
+from lpcvc_zoo.bench.cut import TextCut
 from lpcvc_zoo.bench.ledger import Ledger, now
 from lpcvc_zoo.bench.plan import UNTRAINED, Cell, digest
 from lpcvc_zoo.bench.row import ResultRow
@@ -26,7 +27,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def export_in_worker(
-    entry: str, weights: str, contract: str, text_length: int | None, rewrites: str, precision: str
+    entry: str, weights: str, contract: str, cut: TextCut, rewrites: str, precision: str
 ) -> str:
     """Export a model, or find it in the cache; returns the artifact's folder."""
     from lpcvc_zoo.exporting.cache import cached_export
@@ -37,7 +38,7 @@ def export_in_worker(
         precision=precision,
         pretrained=_pretrained(weights),
         contract=contract,
-        text_length=text_length,
+        **cut._asdict(),
     )
     return str(artifact.folder)
 
@@ -53,27 +54,23 @@ def export_preprocessing_in_worker(entry: str, weights: str, contract: str) -> s
     return str(cached_preprocessing(get_contract(contract), preprocessing, found.image_size))
 
 
-def torch_embeddings_in_worker(
-    entry: str, weights: str, contract: str, text_length: int | None, dataset: str
-) -> str:
+def torch_embeddings_in_worker(entry: str, weights: str, contract: str, cut: TextCut, dataset: str) -> str:
     """Embed a dataset by the torch model, or find that in the cache; returns the .npz file's path."""
     from lpcvc_zoo.files import cache_dir
     from lpcvc_zoo.registry import build
     from lpcvc_zoo.retrieval.evaluate import evaluate
 
     data = load_dataset(dataset)
-    made = export_id(entry, weights, contract, text_length, "none", "float")
+    made = export_id(entry, weights, contract, cut, "none", "float")
     key = digest({"export": made, "dataset": data.fingerprint()})
     path = cache_dir() / "embeddings" / f"{key}.npz"
     if not path.exists():
-        model = build(entry, pretrained=_pretrained(weights), contract=contract, text_length=text_length)
+        model = build(entry, pretrained=_pretrained(weights), contract=contract, **cut._asdict())
         evaluate(model, data, save_embeddings=path)
     return str(path)
 
 
-def export_id(
-    entry: str, weights: str, contract: str, text_length: int | None, rewrites: str, precision: str
-) -> str:
+def export_id(entry: str, weights: str, contract: str, cut: TextCut, rewrites: str, precision: str) -> str:
     """Identifies an export by everything that shapes it, without making it."""
     from lpcvc_zoo.exporting.cache import export_key
 
@@ -83,7 +80,7 @@ def export_id(
         precision=precision,
         pretrained=_pretrained(weights),
         contract=contract,
-        text_length=text_length,
+        **cut._asdict(),
     )
 
 
@@ -147,7 +144,7 @@ class Tools:
 
     export: Callable[..., str] = export_in_worker  # of a cell's export_args
     export_preprocessing: Callable[[str, str, str], str] = export_preprocessing_in_worker
-    torch_embeddings: Callable[[str, str, str, int | None, str], str] = torch_embeddings_in_worker
+    torch_embeddings: Callable[[str, str, str, TextCut, str], str] = torch_embeddings_in_worker
     export_id: Callable[..., str] = export_id
     weights: Callable[[Entry, bool | None], str] = weights
     load_dataset: Callable[[str], RetrievalDataset] = load_dataset
@@ -173,6 +170,7 @@ class CellWork:
             "weights": manifest.weights,
             "rewrites": manifest.rewrites,
             "text_length": manifest.text_length,
+            "text_depth": manifest.text_depth,
             "image_size": manifest.image_size,
             "embed_dim": manifest.embed_dim,
         }
@@ -213,6 +211,7 @@ class CellWork:
 
     def row(self, error: str | None = None) -> ResultRow:
         cell, entry = self.cell, self.cell.entry
+        whole = cell.cut.text_depth in (None, entry.text_layers)  # the entry's facts are of all its layers
         facts = {
             "key": cell.key,
             "entry": entry.name,
@@ -222,13 +221,13 @@ class CellWork:
             "target": cell.target.name,
             "device": cell.target.device,
             "precision": cell.precision,
-            "text_length": cell.text_length,
+            **cell.cut._asdict(),
             "image_size": entry.image_size,
             "embed_dim": entry.embed_dim,
             "image_params": entry.image_params,
-            "text_params": entry.text_params,
+            "text_params": entry.text_params if whole else None,
             "image_gmacs": entry.image_gmacs,
-            "text_gmacs": entry.text_gmacs,
+            "text_gmacs": entry.text_gmacs if whole else None,
             "error": error,
             "created": now(),
         }

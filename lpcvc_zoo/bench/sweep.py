@@ -123,6 +123,7 @@ def _planned(
         precisions=options.precisions,
         rewrites=options.rewrites,
         text_lengths=options.text_lengths,
+        text_depths=options.text_depths,
         dataset=fingerprint,
         evaluate_untrained=options.evaluate_untrained,
     )
@@ -283,7 +284,7 @@ class _Sweep:
         jobs += [
             (
                 self._tools.torch_embeddings,
-                (cell.entry.name, cell.weights, cell.contract, cell.text_length, self._options.dataset),
+                (cell.entry.name, cell.weights, cell.contract, cell.cut, self._options.dataset),
             )
             for cell in compared
         ]

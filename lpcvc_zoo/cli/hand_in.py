@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from lpcvc_zoo.cli.one import ContractChoice, NameOrFolder, artifact_of, options_of
-from lpcvc_zoo.cli.shared import AsJson, Rewrites, TextLength, Weights, out, print_json, table
+from lpcvc_zoo.cli.shared import AsJson, Rewrites, TextDepth, TextLength, Weights, out, print_json, table
 from lpcvc_zoo.contract import ORGANISERS, TOWERS, Tower, get_contract
 from lpcvc_zoo.errors import SubmissionError
 
@@ -118,13 +118,14 @@ def bundle(
     contract: ContractChoice = None,
     pretrained: Weights = None,
     text_length: TextLength = None,
+    text_depth: TextDepth = None,
     rewrites: Rewrites = "npu",
     as_json: AsJson = False,
 ) -> None:
     """Write what the top teams hand in: ONNX files, manifest, evaluation script, versions, results."""
     from lpcvc_zoo.submission import read_rows, write_bundle
 
-    artifact = artifact_of(name, options_of(pretrained, contract, None, text_length), rewrites)
+    artifact = artifact_of(name, options_of(pretrained, contract, None, text_length, text_depth), rewrites)
     zipped = write_bundle(artifact, folder, read_rows(results))
     if as_json:
         print_json({"folder": str(folder), "zip": str(zipped)})

@@ -10,7 +10,18 @@ import typer
 from rich.markup import escape
 
 from lpcvc_zoo import registry
-from lpcvc_zoo.cli.shared import AsJson, ImageSize, Rewrites, TextLength, Weights, names_from, out, print_json
+from lpcvc_zoo.cli.one import options_of
+from lpcvc_zoo.cli.shared import (
+    AsJson,
+    ImageSize,
+    Rewrites,
+    TextDepth,
+    TextLength,
+    Weights,
+    names_from,
+    out,
+    print_json,
+)
 from lpcvc_zoo.contract import CONTRACTS, get_contract
 from lpcvc_zoo.errors import ZooError
 
@@ -37,6 +48,7 @@ def lint(
     pretrained: Weights = None,
     image_size: ImageSize = None,
     text_length: TextLength = None,
+    text_depth: TextDepth = None,
     rewrites: Rewrites = "npu",
     activations: Annotated[
         bool, typer.Option("--activations", help="Also run photos and captions: does fp16 hold every value?")
@@ -50,7 +62,8 @@ def lint(
     levels = ("error", "warning", "info", "never")
     if fail_on not in levels:
         raise typer.BadParameter(f"--fail-on: expected one of {', '.join(levels)}, got {fail_on!r}.")
-    reports = _reports(what, contract, pretrained, image_size, text_length, rewrites, activations)
+    options = options_of(pretrained, contract, image_size, text_length, text_depth)
+    reports = _reports(what, contract, options, rewrites, activations)
     if as_json:
         print_json([report.model_dump(mode="json") for report in reports])
     else:
@@ -65,9 +78,7 @@ def lint(
 def _reports(
     what: str,
     contract: str | None,
-    pretrained: str | None,
-    image_size: int | None,
-    text_length: int | None,
+    options: registry.BuildOptions,
     rewrites: str,
     activations: bool,
 ) -> list[Report]:
@@ -87,12 +98,6 @@ def _reports(
         from lpcvc_zoo.exporting.cache import cached_export
 
         registry.get_entry(what)
-        options: registry.BuildOptions = {
-            "pretrained": pretrained or False,
-            "contract": contract or "lpcvc2026",
-            "image_size": image_size,
-            "text_length": text_length,
-        }
         with out.status(f"exporting {what}"):
             artifact = cached_export(what, rewrites=rewrites, **options)
     return [lint_tower(artifact, tower, activations=activations) for tower in artifact.manifest.towers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -55,18 +56,25 @@ def _print_models(entries: list[Entry]) -> None:
 
 def _print_checkpoints(entries: list[Entry]) -> None:
     published = {"ImageNet": "ImageNet-1k", "Flickr": "Flickr30k", "COCO": "MS-COCO"}
-    listing = table("checkpoint", *(f">{header}" for header in published), "licence")
-    count = 0
-    for entry in entries:
-        for record in entry.pretrained:
-            count += 1
-            scores = (_published(record, dataset) for dataset in published.values())
-            licence = record.licence.partition(":")[0].removesuffix(" licence")
-            listing.add_row(f"{entry.name}.{record.tag}", *scores, escape(licence))
-    out.print(listing)
+    named = [(f"{entry.name}.{record.tag}", record) for entry in entries for record in entry.pretrained]
+    width = max((len(name) for name, _ in named), default=0)
+
+    def line(name: str, cells: Iterable[str]) -> str:
+        return "  ".join(
+            [f"{name:<{width}}", *(f"{c:>{len(h)}}" for h, c in zip(published, cells, strict=True))]
+        )
+
+    out.print(line("checkpoint", published), style="bold", highlight=False, soft_wrap=True)
+    # A heading for each licence: beside the long names a terminal of 80 columns has no room for them.
+    for licence in dict.fromkeys(record.licence for _, record in named):
+        out.print(f"\nLicence: {escape(licence)}", style="italic", highlight=False)
+        for name, record in named:
+            if record.licence == licence:
+                scores = (_published(record, dataset) for dataset in published.values())
+                out.print(line(name, scores), highlight=False, soft_wrap=True)
     out.print(
-        f"{count} checkpoints. Published zero-shot scores in %: ImageNet top-1, and image-to-text R@1 on "
-        "Flickr30k and COCO. `lpcvc-zoo show NAME` has their sources.",
+        f"\n{len(named)} checkpoints. Published zero-shot scores in %: ImageNet top-1, and image-to-text R@1 "
+        "on Flickr30k and COCO. `lpcvc-zoo show NAME` has their sources.",
         style="dim",
     )
 
@@ -160,9 +168,10 @@ def _pixels(pixels: Preprocessing) -> str:
 def _facts(entry: Entry) -> list[tuple[str, str]]:
     text = entry.text
     causal = "causal" if text.causal else "not causal"
+    layers = f"{entry.text_layers} layers, " if entry.text_layers else ""
     return [
         ("image", f"{entry.image_size} px, {_pixels(entry.preprocessing)}"),
-        ("text", f"{text.context_length} tokens, {causal}, pad id {text.pad_id}"),
+        ("text", f"{text.context_length} tokens, {layers}{causal}, pad id {text.pad_id}"),
         ("embedding", f"{entry.embed_dim} numbers"),
         ("M parameters", f"{pair(millions(entry.image_params), millions(entry.text_params))} (image + text)"),
         ("GMACs", f"{pair(number(entry.image_gmacs, 2), number(entry.text_gmacs, 2))} (image + text)"),

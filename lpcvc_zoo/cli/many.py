@@ -12,6 +12,8 @@ from lpcvc_zoo.cli.shared import AsJson, Calibration, Runtime, Threads, out, pri
 from lpcvc_zoo.errors import ZooError
 from lpcvc_zoo.retrieval import photos
 
+REPEATED = ("targets", "devices", "contracts", "precisions", "text_lengths", "text_depths")
+
 
 def sweep(
     models: Annotated[
@@ -44,6 +46,10 @@ def sweep(
     text_length: Annotated[
         list[str] | None,
         typer.Option(help="Tokens to cut the text sequence to, a row for each. Repeat, or use commas."),
+    ] = None,
+    text_depth: Annotated[
+        list[str] | None,
+        typer.Option(help="Layers of the text transformer to keep, a row for each. Repeat, or use commas."),
     ] = None,
     dataset: Annotated[str, typer.Option(help="What to score on.")] = "photos",
     folder: Annotated[Path, typer.Option("--out", help="Folder of the ledger and the report.")] = Path(
@@ -90,6 +96,7 @@ def sweep(
         "series": series,
         "rewrites": rewrites,
         "text_lengths": split(text_length),
+        "text_depths": split(text_depth),
         "dataset": dataset,
         "out": folder,
         "quick": quick,
@@ -103,12 +110,17 @@ def sweep(
     try:
         options = SweepOptions.model_validate(given)
     except ValidationError as error:
-        problems = "; ".join(f"--{item['loc'][0]}: {item['msg']}" for item in error.errors())
-        raise typer.BadParameter(problems.replace("_", "-")) from None
+        problems = (f"{_flag(str(item['loc'][0]))}: {item['msg']}" for item in error.errors())
+        raise typer.BadParameter("; ".join(problems)) from None
     outcome = run(options, console=Console(stderr=True) if as_json else out)
     if as_json:
         print_json([row.model_dump(mode="json") for row in outcome.rows])
     raise typer.Exit(outcome.exit_code(options.fail_on_error))
+
+
+def _flag(field: str) -> str:
+    """The flag of an option: one that is repeated has a name in the singular, its field one in the plural."""
+    return f"--{field.removesuffix('s') if field in REPEATED else field}".replace("_", "-")
 
 
 def report(

@@ -24,6 +24,7 @@ from lpcvc_zoo.cli.shared import (
     Rewrites,
     Runtime,
     TargetName,
+    TextDepth,
     TextLength,
     Threads,
     Weights,
@@ -69,6 +70,7 @@ def export(
     pretrained: Weights = None,
     image_size: ImageSize = None,
     text_length: TextLength = None,
+    text_depth: TextDepth = None,
     fuse: Annotated[bool, typer.Option(help="Fold branches and BatchNorm into the convolutions.")] = True,
     rewrites: Rewrites = "none",
     as_json: AsJson = False,
@@ -81,7 +83,7 @@ def export(
     from lpcvc_zoo.exporting.onnx import export as export_model
 
     folder = folder or Path("exported") / f"{name}-{contract}"
-    options = options_of(pretrained, contract, image_size, text_length)
+    options = options_of(pretrained, contract, image_size, text_length, text_depth)
     options["fuse"] = fuse
     model = registry.build(name, **options)
     with out.status(f"exporting {name}"):
@@ -114,6 +116,7 @@ def profile(
     pretrained: Weights = None,
     image_size: ImageSize = None,
     text_length: TextLength = None,
+    text_depth: TextDepth = None,
     target: TargetName = "onnxruntime",
     device: Device = None,
     runtime: Runtime = None,
@@ -131,7 +134,7 @@ def profile(
 
     more, exported = _where(target, device, runtime, precision, calibration)
     where = get_target(target, threads=threads, operators=operators or None, **more)
-    options = options_of(pretrained, contract, image_size, text_length)
+    options = options_of(pretrained, contract, image_size, text_length, text_depth)
     artifact = artifact_of(name, options, getattr(where, "rewrites", NONE), exported)
     towers = artifact.manifest.towers
     with out.status(f"measuring {name}"), quiet_machine() if where.exclusive else nullcontext():
@@ -153,6 +156,7 @@ def evaluate(
         str | None,
         typer.Option(help="Cut the text sequence to this many tokens; auto: the least that loses nothing."),
     ] = None,
+    text_depth: TextDepth = None,
     target: Annotated[
         str | None, typer.Option("--target", help="Score the exported towers there instead of torch.")
     ] = None,
@@ -168,7 +172,7 @@ def evaluate(
 ) -> None:
     """Score a model on a dataset: recall@k both ways with 95 % intervals."""
     auto, tokens = lengths.parsed(text_length)
-    options = options_of(pretrained, contract, image_size, tokens)
+    options = options_of(pretrained, contract, image_size, tokens, text_depth)
     artifact = _in_folder(name, options)
     if auto and artifact is not None:
         raise ZooError(f"{name} is made already: expected no --text-length.")
@@ -285,12 +289,17 @@ def _submit(where: Target, artifact: Artifact, *, measured: bool) -> None:
 
 
 def options_of(
-    pretrained: str | None, contract: str | None, image_size: int | None, text_length: int | None
+    pretrained: str | None,
+    contract: str | None,
+    image_size: int | None,
+    text_length: int | None,
+    text_depth: int | None,
 ) -> registry.BuildOptions:
     options: registry.BuildOptions = {
         "pretrained": pretrained or False,
         "image_size": image_size,
         "text_length": text_length,
+        "text_depth": text_depth,
     }
     return options if contract is None else {**options, "contract": contract}
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lpcvc_zoo import registry
+from lpcvc_zoo.cli.one import options_of
 from lpcvc_zoo.cli.shared import (
     AsJson,
     ContractName,
     ImageSize,
     Name,
     Rewrites,
+    TextDepth,
     TextLength,
     Weights,
     number,
@@ -46,6 +48,7 @@ def quantize(
     pretrained: Weights = None,
     image_size: ImageSize = None,
     text_length: TextLength = None,
+    text_depth: TextDepth = None,
     rewrites: Rewrites = "npu",
     samples: Annotated[int, typer.Option(min=1, max=48, help="Photos and captions to calibrate on.")] = 32,
     seed: Annotated[int, typer.Option(help="Draws them from the bundled calibration part.")] = 0,
@@ -61,12 +64,7 @@ def quantize(
     from lpcvc_zoo.exporting.cache import cached_export
 
     folder = folder or Path("exported") / f"{name}-{canonical(precision)}"
-    options: registry.BuildOptions = {
-        "pretrained": pretrained or False,
-        "contract": contract,
-        "image_size": image_size,
-        "text_length": text_length,
-    }
+    options = options_of(pretrained, contract, image_size, text_length, text_depth)
     with out.status(f"exporting {name}"):
         artifact = cached_export(name, rewrites=rewrites, **options)
     if explain:

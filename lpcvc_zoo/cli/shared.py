@@ -37,6 +37,9 @@ ImageSize = Annotated[int | None, typer.Option(help="The image tower's own input
 TextLength = Annotated[
     int | None, typer.Option(help="Cut the text sequence to this many tokens inside the graph.")
 ]
+TextDepth = Annotated[
+    int | None, typer.Option(help="Keep this many of the text transformer's layers, from the first on.")
+]
 Rewrites = Annotated[
     str, typer.Option("--rewrites", help="none, npu (for Snapdragon), or names with commas between.")
 ]

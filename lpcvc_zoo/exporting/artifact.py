@@ -110,7 +110,8 @@ class TextLengthChoice(_Record):
 class Manifest(_Record):
     """What was exported, from which weights, with which tools, and how well it agrees with torch.
 
-    Of an adopted model, what its files don't tell is None, and so may one of its towers be.
+    Of an adopted model, what its files don't tell is None, and so may one of its towers be. ``text_depth``:
+    layers that the text transformer has here; None also where it is no stack of like layers.
     """
 
     entry: str
@@ -121,6 +122,7 @@ class Manifest(_Record):
     rewrites: tuple[str, ...] = ()
     fused: bool | None = None
     text_length: int | None = None
+    text_depth: int | None = None
     text_length_choice: TextLengthChoice | None = None
     image_size: int | None = None
     embed_dim: int

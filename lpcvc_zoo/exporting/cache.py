@@ -82,6 +82,7 @@ def export_key(
         "fuse": options.get("fuse", True),
         "image_size": options.get("image_size") or entry.image_size,
         "text_length": options.get("text_length"),
+        "text_depth": options.get("text_depth"),
         "rewrites": resolve(rewrites),
         "precision": canonical(precision),
         "opset": OPSET,

@@ -75,6 +75,7 @@ def export(
         rewrites=names,
         fused=fused,
         text_length=model.text_length,
+        text_depth=model.text_depth,
         image_size=entry.image_size,
         embed_dim=entry.embed_dim,
         interpolation=model.preprocessing.interpolation,

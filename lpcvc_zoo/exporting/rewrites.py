@@ -2,7 +2,7 @@
 
 Some rewrite torch modules before the export, the others the exported graph. What the zoo's models do anyway
 is no rewrite: folded branches and BatchNorm (``build(fuse=True)``), pooling at the end-of-text token without
-ArgMax and Gather, static masks, int32 ids, and the cut text sequence (``build(text_length=...)``).
+ArgMax and Gather, static masks, int32 ids, the cut text tower (``build(text_length=..., text_depth=...)``).
 """
 
 from __future__ import annotations

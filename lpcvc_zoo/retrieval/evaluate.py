@@ -92,7 +92,7 @@ def _opened(what: object, contract: Contract | None) -> embed.Model:
         own = _agreed(get_contract(manifest.contract), contract)
         target = get_target()
         pair = CompiledPair(target, {tower: target.compile(what.path(tower), tower) for tower in TOWERS})
-        facts = {"entry": manifest.entry, "weights": manifest.weights, "text_length": manifest.text_length}
+        facts = manifest.model_dump(include={"entry", "weights", "text_length", "text_depth"})
         return embed.Model(own, partial(_run_compiled, pair, own), facts | _identity(pair, own))
     if isinstance(what, CompiledPair):
         if contract is None:
@@ -115,6 +115,7 @@ def torch_model(model: DualEncoder, text_encoder: nn.Module | None = None) -> em
         "entry": model.entry.name,
         "weights": model.weights,
         "text_length": model.text_length,
+        "text_depth": model.text_depth,
         "contract": model.contract.name,
         "torch": torch.__version__,
     }

@@ -60,4 +60,4 @@ def reference_ms(rows: Sequence[ResultRow], contract: str, device: str) -> float
 
 
 def _setting(row: ResultRow) -> str:
-    return f"{name_of(row)}, {row.precision}, {row.contract}, {row.device}"
+    return ", ".join(filter(None, (name_of(row), row.precision, str(row.cut), row.contract, row.device)))

@@ -85,11 +85,15 @@ def _frame(axes: Axes, group: Group, called: list[str]) -> None:
 
 
 def _make_room_for_names(axes: Axes, left: float) -> None:
-    """Move the left edge by what the names take, no more; very long ones get at most half of the panel."""
+    """Move the left edge by what the names take; very long ones get half of the panel, in smaller letters."""
     renderer = _renderer(axes)
-    widest = max(label.get_window_extent(renderer).width for label in axes.get_yticklabels())
+    labels = axes.get_yticklabels()
+    widest = max(label.get_window_extent(renderer).width for label in labels)
     place = axes.get_position()
-    room = min(widest / _figure(axes).bbox.width + 0.006, (place.x1 - left) / 2)
+    wanted, most = widest / _figure(axes).bbox.width + 0.006, (place.x1 - left) / 2
+    room = min(wanted, most)
+    for label in labels:
+        label.set_fontsize(label.get_fontsize() * room / wanted)
     axes.set_position((left + room, place.y0, place.x1 - left - room, place.height))
 
 

@@ -7,6 +7,7 @@ function panel(row) {
     ["entry", row.entry], ["weights", row.weights], ["precision", full.precision], ["rewrites", full.rewrites.join(", ")],
     ["image size", known(full.image_size) ? `${full.image_size} px` : null],
     ["text length", known(full.text_length) ? `${full.text_length} tokens` : null],
+    ["text layers", full.text_depth],
     ["embedding", known(full.embed_dim) ? `${full.embed_dim} numbers` : null],
     ["parameters", `${million(full.image_params)} image, ${million(full.text_params)} text`],
     ["GMACs", `${fixed(2)(full.image_gmacs)} image, ${fixed(2)(full.text_gmacs)} text`],

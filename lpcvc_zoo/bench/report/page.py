@@ -13,7 +13,7 @@ from typing import Any
 
 from lpcvc_zoo.bench.pareto import Group
 from lpcvc_zoo.bench.report import words
-from lpcvc_zoo.bench.report.lengths import TITLE, lengths_svg
+from lpcvc_zoo.bench.report.curves import AXES, Axis, curves_svg
 from lpcvc_zoo.bench.report.table import cells, columns_of, header, plain
 from lpcvc_zoo.bench.report.view import height, model, names, parts, styles
 from lpcvc_zoo.bench.row import ResultRow
@@ -37,25 +37,26 @@ def page(groups: Sequence[Group], made: str) -> str:
         "policy": policy,
         "style": _read("page.css"),
         "data": _json(_data(groups, made)),
-        "lengths": _lengths(groups),
+        "curves": _curves(groups),
         "plotly": charts,
         "script": script,
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: filled[match[1]], _read("page.html"))
 
 
-def _lengths(groups: Sequence[Group]) -> str:
-    """A section with pictures, or nothing where no model was scored at several text lengths."""
-    pictures = lengths_svg(groups)
-    if not pictures:
-        return ""
+def _curves(groups: Sequence[Group]) -> str:
+    """A section with figures, or nothing where no model was scored at several cuts of its text tower."""
+    figures = "".join(_figure(axis, pictures) for axis in AXES if (pictures := curves_svg(groups, axis)))
+    return f'<section class="charts" id="curves">{figures}</section>' if figures else ""
+
+
+def _figure(axis: Axis, pictures: Sequence[str]) -> str:
     shown = "".join(
-        f'<img alt="{TITLE}; What came out has the same numbers" '
+        f'<img alt="{axis.title}; What came out has the same numbers" '
         f'src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}">'
         for svg in pictures
     )
-    figure = f"<figure><figcaption>{TITLE}</figcaption>{shown}</figure>"
-    return f'<section class="charts" id="lengths">{figure}</section>'
+    return f"<figure><figcaption>{axis.title}</figcaption>{shown}</figure>"
 
 
 def _data(groups: Sequence[Group], made: str) -> dict[str, Any]:

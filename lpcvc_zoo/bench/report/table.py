@@ -90,6 +90,7 @@ def columns_of(rows: Sequence[ResultRow]) -> Columns:
         "text_gmacs": lambda row: row.text_gmacs,
         "image_size_px": lambda row: row.image_size,
         "text_length_tokens": lambda row: row.text_length,
+        "text_depth_layers": lambda row: row.text_depth,
         "embedding_size": lambda row: row.embed_dim,
     }
     for tower in TOWERS:

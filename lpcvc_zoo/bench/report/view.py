@@ -43,6 +43,7 @@ def names(rows: Sequence[ResultRow]) -> list[str]:
     details = (
         lambda row: row.precision,
         lambda row: f"{row.text_length} tokens" if row.text_length else "",
+        lambda row: f"text depth {row.text_depth}" if row.text_depth else "",
         lambda row: "+".join(row.rewrites),
         lambda row: f"{row.target} on {row.device}",
         lambda row: row.contract,
@@ -65,7 +66,7 @@ def model_name(row: ResultRow) -> str:
 
 def model(row: ResultRow) -> str:
     """What the rows of one group share that are one model in several precisions, and no others."""
-    return " ".join((row.entry, row.weights, str(row.text_length), *row.rewrites))
+    return " ".join((row.entry, row.weights, str(row.text_length), str(row.text_depth), *row.rewrites))
 
 
 def same_but_precision(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lpcvc_zoo.bench.pareto import Group
-from lpcvc_zoo.bench.report.lengths import curves
+from lpcvc_zoo.bench.report.curves import AXES, curves
 from lpcvc_zoo.bench.report.view import milliseconds, names, parts, unit
 from lpcvc_zoo.bench.row import ResultRow
 
@@ -66,7 +66,7 @@ def findings(group: Group) -> list[str]:
                 f"{len(front)} trained models are worth a choice: no other {cheap}. They "
                 f"reach from {called[id(front[0])]} to {called[id(best)]}."
             )
-    said += [curve.sentence for curve in curves(group)]
+    said += [curve.sentence for axis in AXES for curve in curves(group, axis)]
     if group.budget_ms is not None:
         within = sum((row.total_ms or 0.0) <= group.budget_ms for row in measured)
         said.append(
