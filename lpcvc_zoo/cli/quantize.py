@@ -39,7 +39,7 @@ def quantize(
     ] = "w8a16",
     engine: Annotated[str, typer.Option(help="onnxruntime, or aimet, which is an extra.")] = "onnxruntime",
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Default: exported/NAME-PRECISION, -aimet after AIMET's.")
+        Path | None, typer.Option("--out", help="Default: exported/NAME-PRECISION; by AIMET, with -aimet.")
     ] = None,
     explain: Annotated[
         bool,
