@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from strangers import Outlier, image_tower, strangers_model
@@ -129,6 +130,7 @@ def test_the_manifest_says_how_it_was_made_and_how_well_it_agrees(quantized) -> 
     again = load_artifact(quantized.folder).manifest
     for tower in ("image", "text"):
         facts = again.tower(tower).quantized
+        assert facts.engine == f"onnxruntime {onnxruntime.__version__}"
         assert (facts.calibration.samples, facts.calibration.seed) == (8, 0)
         assert facts.agreement.min_cosine <= facts.mean_cosine
         assert facts.mean_cosine > 0.98

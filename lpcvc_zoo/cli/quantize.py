@@ -39,7 +39,10 @@ def quantize(
     precision: Annotated[
         str, typer.Option(help="w8a16, w8a8, or tower by tower: image=w8a16+text=float.")
     ] = "w8a16",
-    folder: Annotated[Path | None, typer.Option("--out", help="Default: exported/NAME-PRECISION.")] = None,
+    engine: Annotated[str, typer.Option(help="onnxruntime, or aimet, which is an extra.")] = "onnxruntime",
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Default: exported/NAME-PRECISION; by AIMET, with -aimet.")
+    ] = None,
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Instead, show which layers cost most, with a plot."),
@@ -62,14 +65,17 @@ def quantize(
     canonical(precision)
     from lpcvc_zoo.exporting import quantize as room
     from lpcvc_zoo.exporting.cache import cached_export
+    from lpcvc_zoo.exporting.engines import ENGINES, find_engine
 
-    folder = folder or Path("exported") / f"{name}-{canonical(precision)}"
+    find_engine(engine)
+    suffix = "" if engine == ENGINES[0] else f"-{engine}"
+    folder = folder or Path("exported") / f"{name}-{canonical(precision)}{suffix}"
     options = options_of(pretrained, contract, image_size, text_length, text_depth)
     with out.status(f"exporting {name}"):
         artifact = cached_export(name, rewrites=rewrites, **options)
     if explain:
         with out.status("quantising every layer alone"):
-            costs = room.explain(artifact, precision, samples=samples, seed=seed)
+            costs = room.explain(artifact, precision, samples=samples, seed=seed, engine=engine)
         plot = _plot(costs, folder / "sensitivity.png", f"{name}, {precision}")
         if as_json:
             print_json([cost.model_dump(mode="json") for cost in costs])
@@ -78,7 +84,9 @@ def quantize(
             out.print(f"plot: {plot}", highlight=False, soft_wrap=True)
         return
     with out.status(f"quantising {name}"):
-        made = room.quantize(artifact, folder, precision, samples=samples, seed=seed, force=force)
+        made = room.quantize(
+            artifact, folder, precision, samples=samples, seed=seed, force=force, engine=engine
+        )
     if as_json:
         print_json(made.manifest.model_dump(mode="json"))
     else:
@@ -100,6 +108,8 @@ def _print(manifest: Manifest, folder: Path) -> None:
             str(folder / made.file),
         )
     out.print(shown)
+    if engines := {facts.engine or "" for tower in TOWERS if (facts := manifest.tower(tower).quantized)}:
+        out.print(f"by {', '.join(engines)}", style="dim")
 
 
 def _print_costs(costs: Sequence[Cost]) -> None:

@@ -50,10 +50,12 @@ class Calibration(_Record):
 class Quantized(_Record):
     """How a tower was quantised. ``kept``: layers left in float because they cost too much.
 
-    ``agreement`` is to the float export, over photos or captions that calibrated nothing.
+    ``agreement`` is to the float export, over photos or captions that calibrated nothing. ``engine``: what
+    quantised it, with its version; None in manifests older than this field.
     """
 
     precision: str
+    engine: str | None = None
     calibration: Calibration
     kept: tuple[str, ...]
     mean_cosine: float

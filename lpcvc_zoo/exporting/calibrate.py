@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import onnx
 from lpcvc_zoo.contract import Contract, Tower
 from lpcvc_zoo.data import PHOTOS, calibration_pool, sample_captions, sample_photos
 from lpcvc_zoo.exporting.artifact import Calibration, Parity
+from lpcvc_zoo.exporting.engines import Engine, Prepared
 from lpcvc_zoo.exporting.parity import agreement, run_onnx
 
 CHECKED_PHOTOS, CHECKED_CAPTIONS = 12, 24
@@ -26,72 +27,46 @@ _ADAPTER, _LOOKUP, _END = "adapter", "(lookup)", "(end)"
 
 
 class Quantizable:
-    """A float tower, prepared by ONNX Runtime's steps for QNN, with its ranges measured once.
+    """A float tower, prepared by ONNX Runtime's steps for QNN, in an engine that has measured its ranges.
 
     ``layers``: names of nodes by the layer of the network that they belong to, as torch named it.
     """
 
     def __init__(
-        self, path: Path, tower: Tower, contract: Contract, precision: str, samples: list[Any], folder: Path
+        self,
+        path: Path,
+        tower: Tower,
+        contract: Contract,
+        precision: str,
+        samples: list[Any],
+        folder: Path,
+        engine: Callable[[Prepared], Engine],
     ) -> None:
         from onnxruntime.quantization.execution_providers.qnn import qnn_preprocess_model
 
-        self.folder, self.precision, self.samples = folder, precision, samples
-        self.prepared = folder / "prepared.onnx"
+        self.folder = folder
+        prepared = folder / "prepared.onnx"
         layers = layers_of(onnx.load(path).graph.node)
-        if not qnn_preprocess_model(str(path), str(self.prepared)):
-            self.prepared = path
-        graph = onnx.load(self.prepared).graph
-        self.input = graph.input[0].name
+        if not qnn_preprocess_model(str(path), str(prepared)):
+            prepared = path
+        graph = onnx.load(prepared).graph
         self.kinds = {node.name: node.op_type for node in graph.node}
         self.layers = _grouped(graph, layers)
-        self.fixed = {name for layer in (_ADAPTER, _LOOKUP, _END) for name in self.layers.pop(layer, [])}
+        fixed = {name for layer in (_ADAPTER, _LOOKUP, _END) for name in self.layers.pop(layer, [])}
         self.checked = held_out_inputs(contract, tower)
         self.expected = run_onnx(str(path), self.checked)
-        self._left_out: set[str] | None = None
-        self.quantized(())  # measures every range; later ones, with fewer operators, look them up
+        bits = 16 if precision == "w8a16" else 8
+        self.engine = engine(Prepared(prepared, graph.input[0].name, samples, bits, fixed, folder))
+        self._kept: set[str] | None = None
+        self.quantized(())
 
     def quantized(self, kept: Iterable[str]) -> Path:
         """A file quantised but for these nodes; the next call may overwrite it."""
-        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-        from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
-
         out = self.folder / "quantized.onnx"
-        left_out = set(kept)
-        if left_out == self._left_out:
-            return out
-        samples, name = self.samples, self.input
-
-        class Reader(CalibrationDataReader):  # type: ignore[misc]
-            def __init__(self) -> None:
-                self.left = iter(samples)
-
-            def get_next(self) -> dict[str, Any] | None:
-                sample = next(self.left, None)
-                return None if sample is None else {name: sample}
-
-        activations = QuantType.QUInt16 if self.precision == "w8a16" else QuantType.QUInt8
-        config = get_qnn_qdq_config(
-            str(self.prepared),
-            Reader(),
-            activation_type=activations,
-            weight_type=QuantType.QUInt8,
-            per_channel=True,
-            nodes_to_exclude=sorted(self.fixed | left_out),
-        )
-        quantize_static(
-            str(self.prepared),
-            str(out),
-            Reader(),
-            activation_type=config.activation_type,
-            weight_type=config.weight_type,
-            op_types_to_quantize=config.op_types_to_quantize,
-            nodes_to_exclude=config.nodes_to_exclude,
-            per_channel=True,
-            extra_options=config.extra_options,
-            calibration_cache_path=self.folder / "ranges.json",
-        )
-        self._left_out = left_out
+        chosen = set(kept)
+        if chosen != self._kept:
+            self.engine.write(chosen, out)
+            self._kept = chosen
         return out
 
     def agreements(self, file: Path) -> list[Parity]:

@@ -6,8 +6,9 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from lpcvc_zoo.contract import Contract, Tower, get_contract
 from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting.artifact import MANIFEST, Artifact, Calibration, Parity, Quantized, TowerFile
 from lpcvc_zoo.exporting.calibrate import Quantizable, calibration_inputs
+from lpcvc_zoo.exporting.engines import ENGINES, Engine, Prepared, find_engine
 from lpcvc_zoo.exporting.precision import FLOAT, by_tower, canonical
 from lpcvc_zoo.files import sha256_of, write_text, written_whole
 
@@ -39,6 +41,15 @@ class Cost(BaseModel):
     cost: float
 
 
+@dataclass(frozen=True)
+class _How:
+    """What all towers of one call are quantised with."""
+
+    engine: Callable[[Prepared], Engine]
+    samples: int
+    seed: int
+
+
 def quantize(
     artifact: Artifact,
     out_dir: str | Path,
@@ -47,21 +58,24 @@ def quantize(
     samples: int = SAMPLES,
     seed: int = SEED,
     force: bool = False,
+    engine: str = ENGINES[0],
 ) -> Artifact:
     """Quantise a float export's towers, each to its precision, into ``out_dir`` with a manifest of its own.
 
     Weights have 8 bits per channel, activations 8 or 16; ``samples`` photos and captions of the bundled
     calibration part, drawn by ``seed``, give the ranges. Where the mean cosine to float stays below 0.99, the
     layers that cost most are left in float, a quarter of them at most, as long as that helps. ExportError
-    where it stays below 0.9, unless ``force``. What is checked never calibrated.
+    where it stays below 0.9, unless ``force``. What is checked never calibrated. ``engine``: one of
+    ``ENGINES``; MissingExtraError where it is not installed.
     """
     started = time.monotonic()
+    how = _How(find_engine(engine), samples, seed)
     out_dir = Path(out_dir)
     (out_dir / MANIFEST).unlink(missing_ok=True)
     manifest = artifact.manifest
     contract = get_contract(manifest.contract)
     towers = {
-        tower: _tower(artifact, tower, contract, chosen, out_dir, samples, seed, force)
+        tower: _tower(artifact, tower, contract, chosen, out_dir, how, force)
         for tower, chosen in by_tower(precision).items()
     }
     made = manifest.model_copy(
@@ -76,13 +90,21 @@ def quantize(
     return Artifact(out_dir, made)
 
 
-def explain(artifact: Artifact, precision: str, *, samples: int = SAMPLES, seed: int = SEED) -> list[Cost]:
+def explain(
+    artifact: Artifact,
+    precision: str,
+    *,
+    samples: int = SAMPLES,
+    seed: int = SEED,
+    engine: str = ENGINES[0],
+) -> list[Cost]:
     """What each layer, and each type of operator, costs when it alone is quantised; the dearest first."""
+    how = _How(find_engine(engine), samples, seed)
     contract = get_contract(artifact.manifest.contract)
     found: list[Cost] = []
     for tower, chosen in by_tower(precision).items():
         if chosen != FLOAT:
-            with _opened(artifact, tower, contract, chosen, samples, seed) as (part, _):
+            with _opened(artifact, tower, contract, chosen, how) as (part, _):
                 found += _costs(part, tower, "layer", part.layers)
                 found += _costs(part, tower, "operator", _by_operator(part))
     return sorted(found, key=lambda cost: -cost.cost)
@@ -94,8 +116,7 @@ def _tower(
     contract: Contract,
     precision: str,
     out_dir: Path,
-    samples: int,
-    seed: int,
+    how: _How,
     force: bool,
 ) -> TowerFile:
     made = artifact.manifest.tower(tower)
@@ -104,7 +125,7 @@ def _tower(
         with written_whole(out) as temporary:
             shutil.copyfile(artifact.path(tower), temporary)
         return made
-    with _opened(artifact, tower, contract, precision, samples, seed) as (part, calibration):
+    with _opened(artifact, tower, contract, precision, how) as (part, calibration):
         kept = _kept(part, tower)
         file = part.quantized(_nodes(part, kept))
         agreements = part.agreements(file)
@@ -125,6 +146,7 @@ def _tower(
             "nodes": len(onnx.load(out).graph.node),
             "quantized": Quantized(
                 precision=precision,
+                engine=part.engine.version,
                 calibration=calibration,
                 kept=kept,
                 mean_cosine=mean,
@@ -178,7 +200,7 @@ def _costs(part: Quantizable, tower: Tower, by: str, groups: dict[str, list[str]
 
 @contextmanager
 def _opened(
-    artifact: Artifact, tower: Tower, contract: Contract, precision: str, samples: int, seed: int
+    artifact: Artifact, tower: Tower, contract: Contract, precision: str, how: _How
 ) -> Iterator[tuple[Quantizable, Calibration]]:
     """A tower calibrated and ready, in a folder that goes afterwards."""
     logger = logging.getLogger()
@@ -186,13 +208,14 @@ def _opened(
     logger.setLevel(logging.ERROR)  # onnxruntime's quantiser tells its own workings there
     try:
         with tempfile.TemporaryDirectory(prefix="lpcvc_zoo_") as name:
-            inputs, calibration = calibration_inputs(contract, tower, samples, seed)
+            inputs, calibration = calibration_inputs(contract, tower, how.samples, how.seed)
+            path, folder = artifact.path(tower), Path(name)
             try:
-                part = Quantizable(artifact.path(tower), tower, contract, precision, inputs, Path(name))
+                part = Quantizable(path, tower, contract, precision, inputs, folder, how.engine)
                 yield part, calibration
             except ExportError:
                 raise
-            except Exception as error:  # onnxruntime's quantiser raises anything
+            except Exception as error:  # quantisers raise anything
                 raise ExportError(
                     f"The {tower} tower can't be quantised: {type(error).__name__}: {error}"
                 ) from error
