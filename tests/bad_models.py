@@ -152,6 +152,39 @@ def quantised_padding(value: float, high: float) -> onnx.ModelProto:
     return proto
 
 
+def quantised_product(
+    rows: int, columns: int = 64, heads: int = 2, kind: type = np.uint16
+) -> onnx.ModelProto:
+    """``x`` [heads, 16, rows + columns] of 0 to 1, cut in two, and the product of both: from 0 to 16."""
+    top = np.iinfo(kind).max
+
+    def quantised(given: str, made: str, step: str) -> list[onnx.NodeProto]:
+        return [
+            node("QuantizeLinear", f"{given} {step} zero", f"{made}_q", f"{made}_quantise"),
+            node("DequantizeLinear", f"{made}_q {step} zero", made, f"{made}_dequantise"),
+        ]
+
+    return model(
+        ("x", FLOAT, [1, heads, 16, rows + columns]),
+        ("y", FLOAT, [1, heads, rows, columns]),
+        [
+            *quantised("x", "d", "step"),
+            node("Split", "d sizes", "a b", "split", axis=3),
+            *quantised("a", "left", "step"),
+            node("Transpose", "left", "t", "turn", perm=[0, 1, 3, 2]),
+            *quantised("t", "turned", "step"),
+            *quantised("b", "right", "step"),
+            node("MatMul", "turned right", "p", "product"),
+            *quantised("p", "y", "wide"),
+        ],
+        constants(
+            step=float(1 / top), wide=float(16 / top), zero=np.array(0, kind),
+            sizes=np.array([rows, columns]),
+        ),
+        opset=21,
+    )  # fmt: skip
+
+
 def masked_attention(mask: float) -> onnx.ModelProto:
     rows = np.triu(np.full((8, 8), mask, np.float32), 1)
     return floats(
@@ -245,8 +278,20 @@ def window_partition() -> onnx.ModelProto:
     )  # fmt: skip
 
 
-def attention_over(count: int) -> onnx.ModelProto:
-    return floats(node("Softmax", "x", "y", "softmax"), shape=(1, 2, count, count))
+def attention_over(count: int, packed: bool = True) -> onnx.ModelProto:
+    pick = [node("Gather", f"x {name}", name[0], f"pick_{name[0]}", axis=0) for name in ("query", "key")]
+    cut = [node("Split", "x", "q k rest", "cut", axis=0, num_outputs=3)]
+    return model(
+        ("x", FLOAT, [3, 1, 2, count, 8]),
+        ("y", FLOAT, [1, 2, count, count] if packed else [1, 1, 2, count, count]),
+        [
+            *(pick if packed else cut),
+            node("Transpose", "k", "t", "turn", perm=[0, 1, 3, 2] if packed else [0, 1, 2, 4, 3]),
+            node("MatMul", "q t", "logits", "ask"),
+            node("Softmax", "logits", "y", "softmax"),
+        ],
+        constants(query=np.array(0), key=np.array(1)) if packed else [],
+    )
 
 
 def dynamic_batch() -> onnx.ModelProto:
@@ -314,6 +359,12 @@ CORPUS: dict[str, Planted] = {
     "padding beyond its range": Planted(
         "clipped-padding", "error", ("pad_it",), lambda: quantised_padding(1.0, high=0.5)
     ),
+    "a product of one row": Planted(
+        "narrow-product", "error", ("product",), lambda: quantised_product(1)
+    ),
+    "a product of ten rows": Planted(
+        "narrow-product", "error", ("product",), lambda: quantised_product(10)
+    ),
     "argmax pooling": Planted("search", "warning", ("find_eot",), eot_argmax),
     "gathernd": Planted("scattered-access", "warning", ("pick_nd",), gather_nd),
     "scatternd": Planted("scattered-access", "warning", ("write_nd",), scatter_nd),
@@ -336,8 +387,7 @@ CORPUS: dict[str, Planted] = {
     "tiny epsilon": Planted(
         "fp16-epsilon", "info", ("add_eps",), lambda: floats(node("Add", "x eps", "y", "add_eps"), eps=1e-15)
     ),
-    "prime token count": Planted("token-count", "info", ("softmax",), lambda: attention_over(257)),
-    "class token": Planted("token-count", "info", ("softmax",), lambda: attention_over(50)),
+    "257 tokens": Planted("token-count", "info", ("softmax",), lambda: attention_over(257)),
     "six axes": Planted("many-axes", "warning", ("split_windows", "turn_windows"), window_partition),
     "parallel convolutions": Planted("unfused-branches", "warning", ("join",), branches),
     "batchnorm branch": Planted("unfused-branches", "warning", ("join",), one_skip_branch),

@@ -14,6 +14,7 @@ from bad_models import (
     FLOAT,
     GELUS,
     W,
+    attention_over,
     conv,
     floats,
     gelu,
@@ -21,6 +22,7 @@ from bad_models import (
     node,
     pixels,
     quantised_padding,
+    quantised_product,
     written,
 )
 from tiny import tiny_model
@@ -65,6 +67,11 @@ CLEAN = {
         k=np.zeros((1, 8), np.float32),
     ),
     "padding within the range of what is padded": lambda: quantised_padding(1.0, high=1.0),
+    "a product of eight rows": lambda: quantised_product(8),
+    "of thirty-two columns": lambda: quantised_product(1, columns=32),
+    "of one head": lambda: quantised_product(1, heads=1),
+    "of 8 bits": lambda: quantised_product(1, kind=np.uint8),
+    "257 tokens in three projections": lambda: attention_over(257, packed=False),
     "an exact GELU": gelu,
     "one halved before": lambda: gelu(GELUS[1]),
     "one whose sum is halved": lambda: gelu(GELUS[2]),

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from bad_models import floats, node
 from strangers import Outlier, image_tower, strangers_model
 from torch import nn
 
@@ -20,7 +21,7 @@ from lpcvc_zoo.data import CALIBRATION_PHOTOS, calibration_pool
 from lpcvc_zoo.errors import ExportError, UnknownNameError, ZooError
 from lpcvc_zoo.exporting import cache
 from lpcvc_zoo.exporting.artifact import MANIFEST, load_artifact
-from lpcvc_zoo.exporting.calibrate import calibration_inputs, held_out_inputs
+from lpcvc_zoo.exporting.calibrate import calibration_inputs, held_out_inputs, own_numbers
 from lpcvc_zoo.exporting.onnx import export
 from lpcvc_zoo.exporting.precision import by_tower, canonical
 from lpcvc_zoo.exporting.quantize import explain, quantize
@@ -200,6 +201,27 @@ def test_the_layer_that_costs_most_is_found_and_left_in_float(tmp_path) -> None:
     kept = quantize(whole, tmp_path / "kept", "image=w8a8", samples=4).manifest.image.quantized
     assert kept.kept == ("4",)
     assert kept.mean_cosine > 0.95
+
+
+def test_numbers_that_must_stay_constants_are_shared_with_nobody() -> None:
+    proto = floats(
+        node("Add", "x one", "a", "add"),
+        node("Pad", "a ends one", "b", "pad"),
+        node("Pad", "b ends two", "c", "pad_too"),
+        node("Pad", "c ends two", "d", "pad_again"),
+        node("Clip", "d zero one", "e", "clip"),
+        node("Clip", "e zero", "y", "clip_too"),
+        one=1.0, two=2.0, zero=0.0, ends=np.array([0, 0, 0, 0]),
+    )  # fmt: skip
+    assert own_numbers(proto) == 3
+    taken = {each.name: list(each.input) for each in proto.graph.node}
+    assert taken["add"] == ["x", "one"]
+    assert taken["clip_too"] == ["e", "zero"]
+    numbers = [taken["pad"][2], taken["pad_too"][2], taken["pad_again"][2], taken["clip"][2]]
+    assert len({*numbers, "one"}) == 5
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor).tolist() for tensor in proto.graph.initializer}
+    assert [stored[name] for name in numbers] == [1.0, 2.0, 2.0, 1.0]
+    assert own_numbers(proto) == 0
 
 
 def test_the_cache_keeps_precisions_apart_and_quantises_the_float_export(

@@ -136,6 +136,31 @@ def test_linear_attention_is_the_same_without_padding_its_values(batch: int) -> 
     assert linear_attention(module) == 0
 
 
+@pytest.mark.parametrize(
+    ("make", "rewrite", "shape"),
+    [
+        (lambda: LiteMLA(32, 32, dim=8), linear_attention, (1, 32, 6, 7)),
+        (lambda: AttentionPool2d(6, WIDTH, HEADS, 24), split_attention, (1, WIDTH, 6, 6)),
+    ],
+    ids=["linear attention", "pooling"],
+)
+def test_no_product_of_one_row_is_left_which_one_chip_gets_wrong(make, rewrite, shape) -> None:
+    rows: list[int] = []
+
+    class Rows(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten.bmm.default and out.shape[0] > 1:
+                rows.append(out.shape[1])
+            return out
+
+    module = filled(nn.Sequential(make()))
+    assert rewrite(module) == 1
+    with torch.no_grad(), Rows():
+        module(tokens(*shape))
+    assert 1 not in rows
+
+
 def vision(pool: str = "tok") -> VisionTransformer:
     return filled(VisionTransformer(32, 8, 32, 2, 2, 2.0, output_dim=DIM, pool_type=pool))
 

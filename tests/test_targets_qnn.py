@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from bad_models import gelu, quantised_padding
+from bad_models import gelu, quantised_padding, quantised_product
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -309,6 +309,30 @@ def test_padding_is_clipped_to_the_range_of_what_is_padded(
 
 
 @needs_compiler
+@pytest.mark.parametrize(
+    ("rows", "device", "right"),
+    [
+        (1, "XR2 Gen 2", False),
+        (8, "XR2 Gen 2", True),
+        (1, "Snapdragon 8 Gen 2", True),
+    ],
+)
+def test_products_of_few_rows_are_silently_wrong_on_one_chip(
+    tmp_path: Path, rows: int, device: str, right: bool
+) -> None:
+    """Why lint calls it an error. The first product is right, and so are 32 columns of the others."""
+    onnx.save(quantised_product(rows), tmp_path / "tower.onnx")
+    target = QnnTarget(device)
+    assert target.check(tmp_path / "tower.onnx").words == ()
+    x = np.random.default_rng(0).uniform(0, 1, (1, 2, 16, rows + 64)).astype(np.float32)
+    emulated = target.infer(target.compile(tmp_path / "tower.onnx", "image"), {"x": x})["y"]
+    expected = x[..., :rows].swapaxes(2, 3) @ x[..., rows:]
+    np.testing.assert_allclose(emulated[:, :1], expected[:, :1], atol=0.1)
+    np.testing.assert_allclose(emulated[..., :32], expected[..., :32], atol=0.1)
+    assert (np.abs(emulated - expected).max() < 0.1) == right
+
+
+@needs_compiler
 def test_a_good_tower_has_a_verdict_without_refusals(target: QnnTarget, tmp_path: Path) -> None:
     verdict = target.check(_good(tmp_path))
     assert verdict.error is None
@@ -346,6 +370,28 @@ def test_a_file_that_is_no_model_is_an_error(target: QnnTarget, tmp_path: Path) 
         target.compile(path, "image")
     with pytest.raises(TargetError, match=r"missing\.onnx is missing"):
         target.compile(tmp_path / "missing.onnx", "image")
+
+
+@needs_compiler
+@pytest.mark.parametrize(("kind", "inputs"), [("Pad", "f ends one"), ("Clip", "f zero one")])
+def test_what_is_left_in_float_needs_numbers_that_no_quantised_node_shares(
+    target: QnnTarget, tmp_path: Path, kind: str, inputs: str
+) -> None:
+    """The compiler's words for it name others, too: a hard swish nearby, which it takes."""
+    step = {"step": np.float32(1 / 65535), "none": np.array(0, np.uint16)}
+    weights = {"one": np.float32(1), "zero": np.float32(0), "ends": np.array([0, 0, 0, 0])} | step
+    shared = [
+        _node("Relu", "x", "f", "float"), _node("QuantizeLinear", "one step none", "q", "quantise"),
+        _node("DequantizeLinear", "q step none", "d", "dequantise"), _node("Add", "f d", "a", "quantised"),
+    ]  # fmt: skip
+    for number, refused in (("one", set()), ("d", {kind})):
+        left = _node(kind, inputs.replace("one", number), "b", "left")
+        nodes = [*shared, left, _node("Add", "a b", "y", "sum")]
+        path = _graph(tmp_path, nodes, {"x": [1, 8]}, [1, 8], {n: np.asarray(w) for n, w in weights.items()})
+        proto = onnx.load(path)
+        proto.opset_import[0].version = 21
+        onnx.save(proto, path)
+        assert {node.type for node in target.check(path).refused} == refused
 
 
 # What is kept

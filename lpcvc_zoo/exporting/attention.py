@@ -26,10 +26,8 @@ class SplitAttention(nn.Module):
         super().__init__()
         self.query, self.key, self.value, self.out, self.heads = query, key, value, out, heads
 
-    def attend(self, tokens: Tensor, mask: Tensor | None = None, queries: Tensor | None = None) -> Tensor:
-        """``queries``: the tokens ``[N, Q, C]`` that ask, where not all of them do."""
-        asking = tokens if queries is None else queries
-        query = self.by_head(self.query(asking)).transpose(1, 2)
+    def attend(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        query = self.by_head(self.query(tokens)).transpose(1, 2)
         key = self.by_head(self.key(tokens)).permute(0, 2, 3, 1)
         value = self.by_head(self.value(tokens)).transpose(1, 2)
         logits = query @ key
@@ -72,7 +70,11 @@ class PixelAttention(SplitAttention):
 
 
 class PoolAttention(SplitAttention):
-    """In the place of CLIP-ResNet's pooling: only the mean asks, where the original lets every pixel ask."""
+    """In the place of CLIP-ResNet's pooling: only the mean asks, where the original lets every pixel ask.
+
+    What it asks is multiplied and added up, no matrix product, which would have one row (see lint's rule
+    narrow-product).
+    """
 
     def __init__(self, pool: Any) -> None:
         width = pool.q_proj.in_features
@@ -83,7 +85,13 @@ class PoolAttention(SplitAttention):
     def forward(self, x: Tensor) -> Tensor:
         pixels = x.flatten(2).mT
         tokens = torch.cat([pixels.mean(dim=1, keepdim=True), pixels], dim=1) + self.positions
-        return self.attend(tokens, queries=tokens[:, :1]).squeeze(1)
+        query, key, value = (
+            self.by_head(made).permute(0, 2, 3, 1)
+            for made in (self.query(tokens[:, :1]), self.key(tokens), self.value(tokens))
+        )
+        logits = (query * key).sum(dim=2, keepdim=True)
+        mixed: Tensor = self.out((logits.softmax(dim=-1) * value).sum(dim=-1).flatten(1))
+        return mixed
 
 
 def split_attention(encoder: nn.Module) -> int:

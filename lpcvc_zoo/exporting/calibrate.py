@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,11 @@ class Quantizable:
         layers = layers_of(onnx.load(path).graph.node)
         if not qnn_preprocess_model(str(path), str(prepared)):
             prepared = path
-        graph = onnx.load(prepared).graph
+        model = onnx.load(prepared)
+        if own_numbers(model):
+            prepared = folder / "prepared.onnx"
+            onnx.save(model, prepared)
+        graph = model.graph
         self.kinds = {node.name: node.op_type for node in graph.node}
         self.layers = _grouped(graph, layers)
         fixed = {name for layer in (_ADAPTER, _LOOKUP, _END) for name in self.layers.pop(layer, [])}
@@ -103,6 +108,30 @@ def held_out_inputs(contract: Contract, tower: Tower) -> list[Any]:
         return [contract.prepare_image(photo) for photo in left[::step][:CHECKED_PHOTOS]]
     texts = [text for text in sample_captions(3 * CHECKED_CAPTIONS) if text not in set(captions)]
     return [contract.prepare_text(text) for text in texts[:CHECKED_CAPTIONS]]
+
+
+def own_numbers(model: onnx.ModelProto) -> int:
+    """Give a Pad's number and a Clip's bounds a copy of their own where others take them; says how many.
+
+    Quantised for one node, a number is none to the others any more but a DequantizeLinear, and for a Pad or
+    a Clip that was left in float the compiler takes constants only. Clips may share: none has its bounds
+    quantised.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    takers = Counter((name, node.op_type) for node in model.graph.node for name in node.input)
+    places = 0
+    for node in model.graph.node:
+        for place in {"Pad": (2,), "Clip": (1, 2)}.get(node.op_type, ()):
+            name = node.input[place] if place < len(node.input) else ""
+            others = sum(count for (taken, kind), count in takers.items() if taken == name and kind != "Clip")
+            if name in stored and others > (node.op_type == "Pad"):
+                own = onnx.TensorProto()
+                own.CopyFrom(stored[name])
+                own.name = node.input[place] = f"{node.output[0]}_number_{place}"
+                model.graph.initializer.append(own)
+                takers[name, node.op_type] -= 1
+                places += 1
+    return places
 
 
 def layers_of(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:

@@ -49,7 +49,8 @@ def windows_4d(encoder: nn.Module) -> int:
 class LinearAttention(nn.Module):
     """MIT-EfficientViT's linear attention, tokens last, without the ones that it pads its values with.
 
-    The sums to divide by are a product of their own: quantised, the compiler pads with another number.
+    The sums to divide by are computed apart: quantised, the compiler pads with another number. They are
+    multiplied and added up, no matrix product, which would have one row (see lint's rule narrow-product).
     """
 
     def __init__(self, part: Any) -> None:
@@ -68,7 +69,7 @@ class LinearAttention(nn.Module):
         scales = torch.cat([qkv, *(scale(qkv) for scale in self.aggreg)], dim=1)
         q, k, v = scales.reshape(batch, -1, 3 * self.dim, height * width).chunk(3, dim=2)
         q, k = self.kernel_func(q), self.kernel_func(k)
-        sums = k.sum(dim=-1, keepdim=True).mT @ q
+        sums = (k.sum(dim=-1, keepdim=True) * q).sum(dim=-2, keepdim=True)
         mixed = v @ k.mT @ q / (sums + self.eps)
         projected: Tensor = self.proj(mixed.reshape(batch, -1, height, width))
         return projected
