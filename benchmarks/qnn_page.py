@@ -58,6 +58,19 @@ def _verdict(found: Found, models: Sequence[str]) -> list[str]:
     taken = len(tried) - len(refused)
     lines = [f"Of {len(wanted)} compilations {len(tried)} were tried, {taken} of them taken whole."]
     lines += [f"- Refused: {', '.join(row[name] for name in KEY)}: {row['compiles']}" for row in refused]
+    for precision, device in product(PRECISIONS, DEVICES):
+        cosines = {
+            key: float(row["cosine"])
+            for key, row in found.items()
+            if key[2:4] == (precision, device) and row["cosine"]
+        }
+        if cosines:
+            lowest = min(cosines, key=lambda key: cosines[key])
+            value = _shown("cosine", str(cosines[lowest]))
+            lines.append(
+                f"- Lowest cosine of {len(cosines)} towers emulated in {precision} for {device}: {value} "
+                f"(`{lowest[0]}`, {lowest[-1]} tower, `{lowest[1]}`)."
+            )
     found_by_lint = sorted({(row["model"], row["tower"], row["lint"]) for row in tried if row["lint"]})
     lines += [f"- Lint: {model}, {tower} tower: {finding}" for model, tower, finding in found_by_lint]
     return [*lines, ""]
