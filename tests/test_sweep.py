@@ -58,11 +58,13 @@ def sweep(
 def start(
     folder: Path, *patterns: str, pause: float = 0.05, out: str = "out", **more: Any
 ) -> subprocess.Popen[str]:
-    """A sweep in a process and process group of its own, as a terminal would start it."""
+    """A sweep in a process and process group of its own, as a terminal would start it: a shell that runs the
+    tests in the background has them ignore Ctrl-C, and what they start would too."""
     return subprocess.Popen(
         [sys.executable, str(HERE / "sweep_fakes_run.py"), str(folder / out), *patterns],
         env=os.environ | {sweep_fakes.PAUSE: str(pause)},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **more,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **more,
     )  # fmt: skip
 
 
