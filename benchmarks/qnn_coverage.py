@@ -92,7 +92,7 @@ def main() -> None:
         with given.out.open(newline="", encoding="utf-8") as file:
             done = {tuple(row[column] for column in KEY) for row in csv.DictReader(file)}
     with given.out.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, (*KEY, *FACTS))
+        writer = csv.DictWriter(file, (*KEY, *FACTS), lineterminator="\n")
         if not file.tell():
             writer.writeheader()
         for name, contract in product(given.models, given.contract):

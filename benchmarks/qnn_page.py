@@ -58,22 +58,22 @@ def _verdict(found: Found, models: Sequence[str]) -> list[str]:
     taken = len(tried) - len(refused)
     lines = [f"Of {len(wanted)} compilations {len(tried)} were tried, {taken} of them taken whole."]
     lines += [f"- Refused: {', '.join(row[name] for name in KEY)}: {row['compiles']}" for row in refused]
-    for precision, device in product(PRECISIONS, DEVICES):
-        cosines = {
-            key: float(row["cosine"])
-            for key, row in found.items()
-            if key[2:4] == (precision, device) and row["cosine"]
-        }
-        if cosines:
-            lowest = min(cosines, key=lambda key: cosines[key])
-            value = _shown("cosine", str(cosines[lowest]))
-            lines.append(
-                f"- Lowest cosine of {len(cosines)} towers emulated in {precision} for {device}: {value} "
-                f"(`{lowest[0]}`, {lowest[-1]} tower, `{lowest[1]}`)."
-            )
+    lines += [_lowest(found, *chosen) for chosen in product(PRECISIONS, DEVICES)]
     found_by_lint = sorted({(row["model"], row["tower"], row["lint"]) for row in tried if row["lint"]})
     lines += [f"- Lint: {model}, {tower} tower: {finding}" for model, tower, finding in found_by_lint]
-    return [*lines, ""]
+    return [*filter(None, lines), ""]
+
+
+def _lowest(found: Found, precision: str, device: str) -> str:
+    """The tower that agrees least with torch, and of how many; empty where none was emulated."""
+    emulated = [key for key, row in found.items() if key[2:4] == (precision, device) and row["cosine"]]
+    if not emulated:
+        return ""
+    model, contract, *_, tower = lowest = min(emulated, key=lambda key: float(found[key]["cosine"]))
+    return (
+        f"- Lowest cosine of {len(emulated)} towers emulated in {precision} for {device}: "
+        f"{_shown('cosine', found[lowest]['cosine'])} (`{model}`, {tower} tower, `{contract}`)."
+    )
 
 
 def _tables(found: Found, models: Sequence[str]) -> list[str]:
