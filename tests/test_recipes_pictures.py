@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import struct
 import sys
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -23,7 +26,7 @@ def recipes():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(RECIPES))
         yield
-        for name in ("collect_pictures", "composites", "qt_resources"):
+        for name in ("collect_pictures", "composites", "emoji", "qt_resources"):
             sys.modules.pop(name, None)
 
 
@@ -53,6 +56,34 @@ def test_a_qt_resource_gives_its_files_packed_or_not() -> None:
         list(files_of(resource({"other": (b"", 4)})))
     with pytest.raises(ValueError, match="no compiled Qt resource"):
         list(files_of(b"RIFF" + bytes(40)))
+
+
+def test_emoji_of_things_come_out_of_an_npm_package_and_faces_do_not(tmp_path, monkeypatch) -> None:
+    import emoji
+
+    icons = {
+        "width": 36,
+        "height": 36,
+        "icons": {"cat": {"body": "<path/>", "width": 40}, "grin": {"body": "<g/>"}},
+    }
+    named = {key: ["tabby"] for key in emoji.CATEGORIES} | {"Animals & Nature": ["cat"], "Smileys": ["grin"]}
+    with tarfile.open(tmp_path / "set-1.2.3.tgz", "w:gz") as archive:
+        for name, document in (("icons", icons), ("metadata", {"categories": named})):
+            content = json.dumps(document).encode()
+            member = tarfile.TarInfo(f"package/{name}.json")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    said = json.dumps([{"filename": "set-1.2.3.tgz", "version": "1.2.3"}])
+    npm.write_text(f"#!/bin/sh\ncp {tmp_path}/set-1.2.3.tgz . && echo '{said}'\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{npm.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(emoji, "drawn", str.encode)  # resvg is no package of the tests
+    assert emoji.fetch_emoji("@some/set", tmp_path / "set") == "1.2.3"
+    (path,) = (tmp_path / "set").rglob("*.png")
+    assert path.relative_to(tmp_path / "set").as_posix() == "Animals & Nature/cat.png"
+    assert path.read_text().endswith('viewBox="0 0 40 36"><path/></svg>')
 
 
 def test_composites_show_their_things_and_hang_on_the_seed_alone(tmp_path) -> None:

@@ -1,13 +1,14 @@
-"""Pictures with free licences out of Debian packages, as a folder to train image towers on.
+"""Pictures with free licences out of Debian's and npm's packages, as a folder to train image towers on.
 
     python benchmarks/recipes/collect_pictures.py pictures
 
-Needs ``apt-get`` and ``dpkg`` (Debian 12 or a system that can fetch its packages; under 0.6 GB). Gives
-``pictures/photos`` (photos and wallpapers, whole and in random tiles), ``pictures/composites`` (cut-outs
-pasted on those), ``pictures/held_out`` (whole photos of which no part is in the other two) and
-``manifest.csv``: of each picture its sha256, the packages' files that it was made of, their versions and
-licences. The same packages and seed give the same pictures; a run that was stopped goes on. The bundled
-benchmark's photos are left out, and whatever looks like one of them at any size or mirrored.
+Needs ``apt-get`` and ``dpkg`` (Debian 12 or a system that can fetch its packages; under 0.6 GB), ``npm`` and
+``pip install resvg-py``. Gives ``pictures/photos`` (photos and wallpapers, whole and in random tiles),
+``pictures/composites`` (cut-outs and drawings pasted on those), ``pictures/emoji`` (cut-outs and emoji, the
+same way), ``pictures/held_out`` (whole photos of which no part is in the others) and ``manifest.csv``: of
+each picture its sha256, the packages' files that it was made of, their versions and licences. The same
+packages and seed give the same pictures; a run that was stopped goes on. The bundled benchmark's photos are
+left out, and whatever looks like one of them at any size or mirrored.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from composites import composite, tile
+from emoji import fetch_emoji
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from qt_resources import files_of
@@ -31,6 +33,7 @@ from lpcvc_zoo.data import PHOTOS
 from lpcvc_zoo.files import sha256_of, written_whole
 
 SEED = 2026
+SEEDS = {"composites": (SEED,), "emoji": (SEED, 1)}
 LONGEST = 384  # pixels, of a whole picture's longer edge
 HELD_OUT = 0.25  # of the photos
 SAME = 0.9  # correlation of two thumbnails from which on two pictures count as the same
@@ -39,8 +42,9 @@ Image.MAX_IMAGE_PIXELS = None  # wallpapers are large
 
 @dataclass(frozen=True)
 class Package:
-    """``photos``, ``scenes`` (not held out: paintings, abstract wallpapers), ``cutouts`` and ``drawings``
-    are patterns of files below ``/``; what ``without`` names in its path is left out."""
+    """``photos``, ``scenes`` (not held out: paintings, abstract wallpapers), ``cutouts``, ``drawings`` and
+    ``emoji`` are patterns of files below ``/``; what ``without`` names in its path is left out. One with
+    ``emoji`` is npm's, any other Debian's."""
 
     name: str
     licence: str
@@ -48,6 +52,7 @@ class Package:
     scenes: tuple[str, ...] = ()
     cutouts: tuple[str, ...] = ()
     drawings: tuple[str, ...] = ()
+    emoji: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
 
 
@@ -101,6 +106,9 @@ PACKAGES = (
             for name in ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
         ),
     ),
+    Package("@iconify-json/noto", "Apache-2.0", emoji=("*/*.png",)),
+    Package("@iconify-json/fluent-emoji-flat", "MIT", emoji=("*/*.png",)),
+    Package("@iconify-json/twemoji", "CC BY 4.0", emoji=("*/*.png",)),
 )  # fmt: skip
 
 
@@ -122,12 +130,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--composites", type=int, default=9000)
+    parser.add_argument("--emoji", type=int, default=3000, help="composites with emoji")
     parser.add_argument("--tiles", type=int, default=8, help="of each photo")
     given = parser.parse_args()
     unpacked = [fetched(package, given.out / "packages") for package in PACKAGES]
     everything: dict[str, list[Found]] = {
         kind: [found for package in unpacked for found in files(*package, kind)]
-        for kind in ("photos", "scenes", "cutouts", "drawings")
+        for kind in ("photos", "scenes", "cutouts", "drawings", "emoji")
     }
     with (PHOTOS / "CREDITS.csv").open(encoding="utf-8") as file:
         taken = {row["original_path"].rpartition(":/")[2] for row in csv.DictReader(file)}
@@ -143,13 +152,14 @@ def main() -> None:
     held = [found for found in photos if share_of(found.source) < HELD_OUT]
     shown = [found for found in photos if share_of(found.source) >= HELD_OUT]
     print(f"{len(photos)} photos ({len(held)} held out), {len(scenes)} scenes, {len(cutouts)} cut-outs, "
-          f"{len(drawings)} drawings")  # fmt: skip
+          f"{len(drawings)} drawings, {len(everything['emoji'])} emoji")  # fmt: skip
     rows = [
         *wholes(held, given.out, "held_out"),
         *wholes([*shown, *scenes], given.out, "photos"),
         *tiles(shown, given.out, given.tiles),
         *tiles(scenes, given.out, max(1, given.tiles // 4)),
-        *composed(cutouts, drawings, [*shown, *scenes], given.out, given.composites),
+        *composed(cutouts, drawings, [*shown, *scenes], given.out, "composites", given.composites),
+        *composed(cutouts, everything["emoji"], [*shown, *scenes], given.out, "emoji", given.emoji),
     ]
     with (
         written_whole(given.out / "manifest.csv") as temporary,
@@ -164,8 +174,10 @@ def main() -> None:
 def fetched(package: Package, folder: Path) -> tuple[Package, str, Path]:
     """The package, its version, and the folder that it is unpacked in."""
     root = folder / package.name
-    done = folder / f"{package.name}.version"
-    if not done.is_file():
+    done = root.with_name(f"{root.name}.version")
+    if not done.is_file() and package.emoji:
+        done.write_text(fetch_emoji(package.name, root))
+    elif not done.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(["apt-get", "-qq", "download", package.name], cwd=folder, check=True)
         archive = max(folder.glob(f"{package.name}_*.deb"), key=lambda path: path.stat().st_mtime)
@@ -265,17 +277,21 @@ def tiles(found: Sequence[Found], out: Path, count: int) -> Iterator[tuple[str, 
 
 
 def composed(
-    cutouts: Sequence[Found], drawings: Sequence[Found], backgrounds: Sequence[Found], out: Path, count: int
+    cutouts: Sequence[Found],
+    drawings: Sequence[Found],
+    backgrounds: Sequence[Found],
+    out: Path,
+    folder: str,
+    count: int,
 ) -> Iterator[tuple[str, ...]]:
     small = {out / "photos" / f"{number:05d}.jpg": item for number, item in enumerate(backgrounds)}
     by_path = {item.path: item for item in (*cutouts, *drawings)} | small
     for number in range(count):
-        path = out / "composites" / f"{number:05d}.jpg"
+        path = out / folder / f"{number:05d}.jpg"
         note = path.with_suffix(".txt")
         if not (path.is_file() and note.is_file()):
-            content, used = composite(
-                [item.path for item in cutouts], [item.path for item in drawings], list(small), [SEED, number]
-            )
+            pools = [item.path for item in cutouts], [item.path for item in drawings], list(small)
+            content, used = composite(*pools, [*SEEDS[folder], number])
             with written_whole(path) as temporary:
                 temporary.write_bytes(content)
             with written_whole(note) as temporary:
