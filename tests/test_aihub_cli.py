@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,25 @@ def test_doctor_says_what_is_missing_and_how_to_fix_it(
     assert "numpy is " in found["packages"]["found"]
     assert "no-such-package>=1 is not installed" in found["packages"]["found"]
     assert "pip install" in found["packages"]["fix"]
+
+
+def test_doctor_says_how_large_the_cache_is_and_when_its_disk_is_nearly_full(
+    hub: AIHubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "kept"
+    monkeypatch.setenv("LPCVC_ZOO_CACHE", str(folder))
+    _, found = checks(capsys)
+    assert f"{folder}: empty; " in found["cache"]["found"]
+    (folder / "qnn" / "image").mkdir(parents=True)
+    with (folder / "qnn" / "image" / "context.bin").open("wb") as file:
+        file.truncate(2_100_000_000)
+    _, found = checks(capsys)
+    assert f"{folder}: qnn 2.1 GB; " in found["cache"]["found"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    status, found = checks(capsys)
+    assert status == 0
+    assert found["cache"]["state"] == "missing"
+    assert "LPCVC_ZOO_CACHE" in found["cache"]["fix"]
 
 
 @pytest.mark.parametrize(

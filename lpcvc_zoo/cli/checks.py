@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import sys
 from importlib import metadata
 from typing import Literal
@@ -11,9 +12,11 @@ from packaging.requirements import Requirement
 from pydantic import BaseModel, ConfigDict
 
 from lpcvc_zoo.errors import ZooError
+from lpcvc_zoo.files import cache_dir
 
 DISTRIBUTION = "lpcvc-zoo"
 PYTHON = (3, 11)
+ROOM = 5e9  # bytes; a sweep over all models keeps more than that
 
 
 class Check(BaseModel):
@@ -28,7 +31,7 @@ class Check(BaseModel):
 
 
 def all_checks() -> list[Check]:
-    return [check_python(), *check_packages(), *check_aihub()]
+    return [check_python(), *check_packages(), check_cache(), *check_aihub()]
 
 
 def check_python() -> Check:
@@ -70,6 +73,24 @@ def check_packages() -> list[Check]:
             else Check(what=f"extra {extra}", state="ok", found=", ".join(map(_version, own)))
         )
     return checks
+
+
+def check_cache() -> Check:
+    """How much lies in the cache folder, of what kind, and how much room the disk has left."""
+    folder = cache_dir()
+    kinds = {
+        kind.name: sum(path.stat().st_size for path in kind.rglob("*") if path.is_file())
+        for kind in (sorted(folder.iterdir()) if folder.is_dir() else [])
+        if kind.is_dir()
+    }
+    parts = ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in kinds.items()) or "empty"
+    exists = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(exists).free
+    found = f"{folder}: {parts}; {free / 1e9:.0f} GB free on its disk"
+    if free >= ROOM:
+        return Check(what="cache", state="ok", found=found)
+    fix = "Delete any folder in it while nothing runs: what is needed is made again. Or set LPCVC_ZOO_CACHE."
+    return Check(what="cache", state="missing", found=found, fix=fix)
 
 
 def check_aihub() -> list[Check]:
