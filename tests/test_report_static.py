@@ -6,6 +6,7 @@ import csv
 import io
 
 import pytest
+from rich.console import Console
 from rows import MODELS, RECALLS, failed, mixed_sweep, profile, row, sha, static
 from sweep_fakes import ENTRIES, FakeTarget
 
@@ -182,3 +183,14 @@ def test_the_table_of_a_sweep_has_the_estimate_only_where_there_is_one() -> None
 
     assert "MB moved (static)" in headers([row(), static()])
     assert "MB moved (static)" not in headers([row()])
+
+
+def test_the_terminal_names_a_model_by_its_tag_and_only_what_differs_between_rows() -> None:
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(summary_table([row(recall=0.4), static(recall=0.4)]))
+    head, local, npu = console.export_text().splitlines()[-3:]
+    assert "setting" in head
+    assert local.split()[1] == "onnxruntime"
+    assert npu.split()[1] == "qnn"
+    assert local.split()[0] == npu.split()[0] == "mobileclip_s0.published"
+    assert "0.400 [" in local

@@ -59,7 +59,7 @@ class Progress:
         place = f"{self._cells_done:>{len(str(self._count))}}/{self._count}"
         left = "" if self._live or self._cells_done == self._count else f" ({self.time_left()} left)"
         if row.error is None:
-            line = f"{place}  {cell.label}  {_latencies(row)}{_recall(row, ', ')}{left}"
+            line = f"{place}  {cell.label}  {_latencies(row)}{_scored(row)}{left}"
         else:
             line = f"{place}  {cell.label}  FAILED: {row.error.splitlines()[0]}{left}"
         self.note(line)
@@ -84,15 +84,18 @@ class Progress:
 
 
 def summary_table(rows: Sequence[ResultRow]) -> Table:
-    """The rows of a sweep in few columns, in the order given; the report has all of them."""
+    """The rows of a sweep in few columns, in the order given; the report has all of them.
+
+    Of contract, target, precision and cut, only what differs between the rows is named.
+    """
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("model")
+    table.add_column("model", overflow="fold")
     settings: list[tuple[str, ...]] = [(row.contract, row.target, row.precision) for row in rows]
     models = [(row.entry, row.weights, setting) for row, setting in zip(rows, settings, strict=True)]
     if len(set(models)) < len(models):  # only cuts of their text towers tell some rows apart
         settings = [(*setting, str(row.cut)) for row, setting in zip(rows, settings, strict=True)]
-    several = len(set(settings)) > 1
-    if several:
+    differing = [place for place, values in enumerate(zip(*settings, strict=True)) if len(set(values)) > 1]
+    if differing:
         table.add_column("setting")
     for header in ("image ms", "text ms", "sum ms"):
         table.add_column(header, justify="right")
@@ -101,9 +104,9 @@ def summary_table(rows: Sequence[ResultRow]) -> Table:
         table.add_column("MB moved (static)", justify="right")
     table.add_column("recall@10, or why not")
     for row, setting in zip(rows, settings, strict=True):
-        cells = [row.entry if not row.trained else f"{row.entry} ({row.weights})"]
-        if several:
-            cells.append(" ".join(setting))
+        cells = [row.label]
+        if differing:
+            cells.append(" ".join(setting[place] for place in differing))
         cells += [_number(row.image_ms), _number(row.text_ms), _number(row.total_ms)]
         if estimated:
             cells.append(_number(row.moved_mb))
@@ -119,14 +122,19 @@ def _latencies(row: ResultRow) -> str:
     return f"image {_number(row.image_ms)} ms, text {_number(row.text_ms)} ms"
 
 
-def _recall(row: ResultRow, before: str = "") -> str:
-    if not row.trained and row.scores is None:
-        return before + "untrained"
+def _scored(row: ResultRow) -> str:
+    told = _recall(row)
+    if row.scores is not None:
+        told = f"recall@{row.scores.recall().k} {told}"
+    return f", {told}" if told else ""
+
+
+def _recall(row: ResultRow) -> str:
     if row.scores is None:
-        return ""
+        return "" if row.trained else "untrained"
     recall = row.scores.recall()
     chance = "" if row.trained else f" (untrained; chance {recall.chance:.3f})"
-    return f"{before}recall@{recall.k} {recall.value:.3f} [{recall.low:.3f}, {recall.high:.3f}]{chance}"
+    return f"{recall.value:.3f} [{recall.low:.3f}, {recall.high:.3f}]{chance}"
 
 
 def _number(value: float | None) -> str:

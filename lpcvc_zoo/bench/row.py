@@ -69,6 +69,11 @@ class ResultRow(BaseModel):
     created: str  # ISO 8601, UTC
 
     @property
+    def label(self) -> str:
+        """The entry, with the tag of its weights where it has any, without their hash."""
+        return f"{self.entry}.{self.weights.split('@')[0]}" if self.trained else self.entry
+
+    @property
     def trained(self) -> bool:
         return self.weights != "untrained"
 

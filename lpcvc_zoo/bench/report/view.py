@@ -60,8 +60,7 @@ def names(rows: Sequence[ResultRow]) -> list[str]:
 
 def model_name(row: ResultRow) -> str:
     """Entry and tag, and the precision where it is not float."""
-    name = f"{row.entry}.{row.weights.split('@')[0]}" if row.trained else row.entry
-    return name if row.precision == "float" else f"{name}, {row.precision}"
+    return row.label if row.precision == "float" else f"{row.label}, {row.precision}"
 
 
 def model(row: ResultRow) -> str:
