@@ -122,6 +122,10 @@ def test_doctor_says_how_large_the_cache_is_and_when_its_disk_is_nearly_full(
     assert status == 0
     assert found["cache"]["state"] == "missing"
     assert "LPCVC_ZOO_CACHE" in found["cache"]["fix"]
+    monkeypatch.setenv("LPCVC_ZOO_CACHE", str(folder / "qnn" / "image" / "context.bin"))
+    status, found = checks(capsys)
+    assert status == 1
+    assert found["cache"]["found"].endswith("context.bin is a file")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def fetch_emoji(package: str, folder: Path) -> str:
     """Draw an npm package's emoji as ``folder/<category>/<name>.png``, and give its version."""
     folder.mkdir(parents=True, exist_ok=True)
     shown = subprocess.run(
-        ["npm", "pack", "--json", package], cwd=folder, check=True, capture_output=True, text=True
+        ["npm", "pack", "--json", package], cwd=folder, check=True, stdout=subprocess.PIPE, text=True
     )
     (packed,) = json.loads(shown.stdout)
     with tarfile.open(folder / packed["filename"]) as archive:

@@ -104,7 +104,7 @@ def summary_table(rows: Sequence[ResultRow]) -> Table:
         table.add_column("MB moved (static)", justify="right")
     table.add_column("recall@10, or why not")
     for row, setting in zip(rows, settings, strict=True):
-        cells = [row.label]
+        cells = [row.model]
         if differing:
             cells.append(" ".join(setting[place] for place in differing))
         cells += [_number(row.image_ms), _number(row.text_ms), _number(row.total_ms)]

@@ -69,8 +69,8 @@ class ResultRow(BaseModel):
     created: str  # ISO 8601, UTC
 
     @property
-    def label(self) -> str:
-        """The entry, with the tag of its weights where it has any, without their hash."""
+    def model(self) -> str:
+        """The name ``build`` knows it by: "entry", or "entry.tag" with trained weights; without their hash."""
         return f"{self.entry}.{self.weights.split('@')[0]}" if self.trained else self.entry
 
     @property

@@ -78,6 +78,9 @@ def check_packages() -> list[Check]:
 def check_cache() -> Check:
     """How much lies in the cache folder, of what kind, and how much room the disk has left."""
     folder = cache_dir()
+    if folder.exists() and not folder.is_dir():
+        fix = "Set LPCVC_ZOO_CACHE to a folder; it need not exist yet."
+        return Check(what="cache", state="bad", found=f"{folder} is a file", fix=fix)
     kinds = {
         kind.name: sum(path.stat().st_size for path in kind.rglob("*") if path.is_file())
         for kind in (sorted(folder.iterdir()) if folder.is_dir() else [])
@@ -89,7 +92,7 @@ def check_cache() -> Check:
     found = f"{folder}: {parts}; {free / 1e9:.0f} GB free on its disk"
     if free >= ROOM:
         return Check(what="cache", state="ok", found=found)
-    fix = "Delete any folder in it while nothing runs: what is needed is made again. Or set LPCVC_ZOO_CACHE."
+    fix = "While nothing runs, delete any folder in it: what is needed comes again. Or set LPCVC_ZOO_CACHE."
     return Check(what="cache", state="missing", found=found, fix=fix)
 
 

@@ -60,7 +60,7 @@ def names(rows: Sequence[ResultRow]) -> list[str]:
 
 def model_name(row: ResultRow) -> str:
     """Entry and tag, and the precision where it is not float."""
-    return row.label if row.precision == "float" else f"{row.label}, {row.precision}"
+    return row.model if row.precision == "float" else f"{row.model}, {row.precision}"
 
 
 def model(row: ResultRow) -> str:
