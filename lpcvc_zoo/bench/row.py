@@ -70,7 +70,7 @@ class ResultRow(BaseModel):
 
     @property
     def model(self) -> str:
-        """The name ``build`` knows it by: "entry", or "entry.tag" with trained weights; without their hash."""
+        """The name ``build`` knows it by: "entry", or "entry.tag" with trained weights, without a hash."""
         return f"{self.entry}.{self.weights.split('@')[0]}" if self.trained else self.entry
 
     @property
