@@ -108,6 +108,22 @@ def test_composites_show_their_things_and_hang_on_the_seed_alone(tmp_path) -> No
     assert len(pictures) == 8
 
 
+def test_ingredients_are_small_and_things_lose_what_is_empty_around_them(tmp_path) -> None:
+    from collect_pictures import BACKGROUND, PACKAGES, THING, Found, ingredients
+
+    thing = Image.new("RGBA", (900, 600))
+    ImageDraw.Draw(thing).rectangle((300, 200, 699, 299), fill=(255, 0, 255, 128))
+    thing.save(tmp_path / "thing.png")
+    Image.new("RGB", (1600, 1000), (0, 90, 0)).save(tmp_path / "ground.jpg")
+    found = {name: Found(PACKAGES[0], "1", tmp_path, tmp_path / name) for name in ("thing.png", "ground.jpg")}
+    (row,) = ingredients([found["thing.png"]], tmp_path, "cutouts")
+    small = Image.open(tmp_path / row[0])
+    assert small.size == (THING, THING // 4)
+    assert small.convert("RGBA").getpixel((THING // 2, 10))[3] == 128
+    (row,) = ingredients([found["ground.jpg"]], tmp_path, "backgrounds")
+    assert Image.open(tmp_path / row[0]).size == (BACKGROUND, BACKGROUND * 5 // 8)
+
+
 def test_a_photo_of_the_benchmark_is_known_again_smaller_mirrored_or_saved_anew() -> None:
     from collect_pictures import Thumbnails
 

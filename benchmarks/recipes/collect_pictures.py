@@ -5,8 +5,10 @@
 Needs ``apt-get`` and ``dpkg`` (Debian 12 or a system that can fetch its packages; under 0.6 GB), ``npm`` and
 ``pip install resvg-py``. Gives ``pictures/photos`` (photos and wallpapers, whole and in random tiles),
 ``pictures/composites`` (cut-outs and drawings pasted on those), ``pictures/emoji`` (cut-outs and emoji, the
-same way), ``pictures/held_out`` (whole photos of which no part is in the others) and ``manifest.csv``: of
-each picture its sha256, the packages' files that it was made of, their versions and licences. The same
+same way), ``pictures/held_out`` (whole photos of which no part is in the others), ``pictures/ingredients``
+(the backgrounds, cut-outs, drawings and emoji themselves, small: what ``scenes.py`` makes pictures of as it
+goes) and ``manifest.csv``: of each picture its sha256, the packages' files that it was made of, their
+versions and licences. The same
 packages and seed give the same pictures; a run that was stopped goes on. The bundled benchmark's photos are
 left out, and whatever looks like one of them at any size or mirrored.
 """
@@ -35,6 +37,7 @@ from lpcvc_zoo.files import sha256_of, written_whole
 SEED = 2026
 SEEDS = {"composites": (SEED,), "emoji": (SEED, 1)}
 LONGEST = 384  # pixels, of a whole picture's longer edge
+BACKGROUND, THING = 800, 192  # the same, of ingredients
 HELD_OUT = 0.25  # of the photos
 SAME = 0.9  # correlation of two thumbnails from which on two pictures count as the same
 Image.MAX_IMAGE_PIXELS = None  # wallpapers are large
@@ -160,6 +163,10 @@ def main() -> None:
         *tiles(scenes, given.out, max(1, given.tiles // 4)),
         *composed(cutouts, drawings, [*shown, *scenes], given.out, "composites", given.composites),
         *composed(cutouts, everything["emoji"], [*shown, *scenes], given.out, "emoji", given.emoji),
+        *ingredients([*shown, *scenes], given.out, "backgrounds"),
+        *ingredients(cutouts, given.out, "cutouts"),
+        *ingredients(drawings, given.out, "drawings"),
+        *ingredients(everything["emoji"], given.out, "emoji"),
     ]
     with (
         written_whole(given.out / "manifest.csv") as temporary,
@@ -299,9 +306,23 @@ def composed(
         yield row_of(path, out, [by_path[Path(line)] for line in note.read_text().splitlines()])
 
 
-def save(image: Image.Image, path: Path) -> None:
+def ingredients(found: Sequence[Found], out: Path, kind: str) -> Iterator[tuple[str, ...]]:
+    """Backgrounds as they are, things without the emptiness around them; in WebP, for that keeps opacity."""
+    for number, item in enumerate(found):
+        path = out / "ingredients" / kind / f"{number:05d}.webp"
+        if not path.is_file():
+            image = Image.open(item.path).convert("RGB" if kind == "backgrounds" else "RGBA")
+            box = image.getchannel("A").getbbox() if image.mode == "RGBA" else None
+            image = image.crop(box) if box is not None else image
+            longest = BACKGROUND if kind == "backgrounds" else THING
+            image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+            save(image, path, "WEBP", quality=80)
+        yield row_of(path, out, [item])
+
+
+def save(image: Image.Image, path: Path, form: str = "JPEG", quality: int = 90) -> None:
     content = io.BytesIO()
-    image.save(content, "JPEG", quality=90)
+    image.save(content, form, quality=quality)
     with written_whole(path) as temporary:
         temporary.write_bytes(content.getvalue())
 

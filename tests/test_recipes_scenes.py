@@ -1,0 +1,139 @@
+"""The recipe of the EfficientViT towers: pictures made as it goes, and a run that goes on where it was."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+
+from lpcvc_zoo import build
+
+RECIPES = Path(__file__).parent.parent / "benchmarks" / "recipes"
+MAGENTA = (255, 0, 255)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def recipes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(RECIPES))
+        yield
+        for name in ("scenes", "efficientvit_image"):
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def ingredients(tmp_path_factory) -> Path:
+    """Green grounds, wide and high, and half-transparent magenta things."""
+    folder = tmp_path_factory.mktemp("ingredients")
+    for number, size in enumerate([(300, 160), (160, 300)]):
+        save(Image.new("RGB", size, (0, 140, 0)), folder / "backgrounds" / f"{number:05d}.webp")
+    for kind in ("cutouts", "drawings", "emoji"):
+        thing = Image.new("RGBA", (90, 40))
+        ImageDraw.Draw(thing).rectangle((5, 5, 85, 35), fill=(*MAGENTA, 255))
+        save(thing, folder / kind / "00000.webp")
+    return folder
+
+
+def save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    image.save(path, lossless=True)
+
+
+def test_every_picture_is_new_whole_and_hangs_on_the_generator_alone(ingredients: Path) -> None:
+    from scenes import load_scenes
+
+    scenes = load_scenes(ingredients, torch.device("cpu"))
+    torch.manual_seed(3)
+    first, other = scenes.batch(40, 64), scenes.batch(40, 64)
+    torch.manual_seed(3)
+    assert torch.equal(scenes.batch(40, 64), first)
+    pictures = torch.cat([first, other])
+    assert pictures.shape == (80, 3, 64, 64)
+    assert pictures.min() >= 0
+    assert pictures.max() <= 1
+    assert len({picture.numpy().tobytes() for picture in pictures}) == 80
+    assert scenes.batch(1, 64).isfinite().all()
+
+
+def test_things_are_seen_as_often_as_the_recipe_says(ingredients: Path, monkeypatch) -> None:
+    import scenes
+
+    made = scenes.load_scenes(ingredients, torch.device("cpu"))
+    monkeypatch.setattr(scenes, "PLAIN", 0.0)
+    monkeypatch.setattr(scenes, "GRADIENT", 0.0)
+    torch.manual_seed(0)
+    shown = magenta(made._pictures(100, 64))
+    none = (1 - scenes.SLOTS[0]) * (1 - scenes.SLOTS[1]) * (1 - scenes.SLOTS[2])
+    assert (shown == 0).float().mean().item() == pytest.approx(none, abs=0.12)
+    monkeypatch.setattr(scenes, "SLOTS", (1.0,))
+    shown = magenta(made._pictures(100, 64))
+    assert (shown > 0).all()
+    assert shown.mean() < 0.5
+
+
+def magenta(pictures: torch.Tensor) -> torch.Tensor:
+    """The share of each picture that is rather magenta than green."""
+    red, green, blue = pictures.unbind(1)
+    return (torch.minimum(red, blue) > green + 0.05).float().mean(dim=(1, 2))
+
+
+def test_what_lies_aside_of_a_thing_shows_the_ground_and_no_dark_rim(ingredients: Path) -> None:
+    from scenes import load_scenes, sampled
+
+    things = load_scenes(ingredients, torch.device("cpu")).things
+    whole = torch.tensor([[[1.0, 0, 0], [0, 1.0, 0]]])
+    seen = sampled(things[:1], whole, 192, outside="zeros")
+    colours, alpha = seen[:, :3], seen[:, 3:]
+    assert alpha[..., 0, :].max() == 0
+    assert alpha[..., 96, 96].item() == 1
+    over_white = colours + 1 - alpha  # a rim would be darker than both the thing and the ground
+    assert over_white[:, 0].min() > 0.97
+    assert over_white[:, 2].min() > 0.97
+
+
+def test_ingredients_that_are_missing_are_named(tmp_path: Path) -> None:
+    from scenes import load_scenes
+
+    with pytest.raises(SystemExit, match=r"backgrounds has no \.webp files"):
+        load_scenes(tmp_path, torch.device("cpu"))
+
+
+@pytest.mark.slow
+def test_a_run_that_stopped_goes_on_and_gives_a_checkpoint_that_build_takes(
+    ingredients: Path, tmp_path: Path
+) -> None:
+    import efficientvit_image
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (200, 150), (90, 60, 30)).save(photos / "one.jpg")
+    name = "efficientvit_b0_text_xs"
+
+    def run(out: str, steps: int, start: Path | None = None) -> list[dict[str, str]]:
+        efficientvit_image.train(
+            argparse.Namespace(
+                student=name, out=tmp_path / out, start=start, ingredients=ingredients, held_out=photos,
+                steps=steps, batch_size=4, seed=0, device="cpu",
+            )
+        )  # fmt: skip
+        with (tmp_path / out / name / "steps.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    assert [row["step"] for row in run("run", 2)] == ["1", "2"]
+    rows = run("run", 3)
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[0]["map_8"]) > 0
+    assert [row["step"] for row in run("more", 1, start=tmp_path / "run")] == ["1"]
+    folder = tmp_path / "run" / name
+    model = build(name, pretrained=str(folder / "model.safetensors"))
+    shipped = build(name, pretrained=True)
+    ids = torch.from_numpy(shipped.contract.prepare_text(["a red car."]))
+    assert torch.allclose(model.encode_text(ids), shipped.encode_text(ids), atol=1e-5)
+    assert load_file(folder / "model.safetensors")["logit_scale"] == 0
+    assert len((folder / "data.txt").read_text().splitlines()) == 5
