@@ -26,7 +26,7 @@ def recipes():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(RECIPES))
         yield
-        for name in ("collect_pictures", "composites", "emoji", "qt_resources"):
+        for name in ("collect_pictures", "emoji", "qt_resources"):
             sys.modules.pop(name, None)
 
 
@@ -86,42 +86,20 @@ def test_emoji_of_things_come_out_of_an_npm_package_and_faces_do_not(tmp_path, m
     assert path.read_text().endswith('viewBox="0 0 40 36"><path/></svg>')
 
 
-def test_composites_show_their_things_and_hang_on_the_seed_alone(tmp_path) -> None:
-    from composites import EDGE, composite
-
-    thing, ground = tmp_path / "thing.png", tmp_path / "ground.png"
-    cutout = Image.new("RGBA", (90, 60))
-    ImageDraw.Draw(cutout).ellipse((10, 10, 80, 50), fill=(255, 0, 255, 255))
-    cutout.save(thing)
-    Image.new("RGB", (300, 200), (0, 90, 0)).save(ground)
-    pictures = set()
-    for number in range(8):
-        once, again = (composite([thing], [thing], [ground], [7, number]) for _ in range(2))
-        assert once == again
-        content, used = once
-        assert thing in used
-        pixels = np.asarray(Image.open(io.BytesIO(content)), np.int16)
-        assert pixels.shape == (EDGE, EDGE, 3)
-        purple = (np.minimum(pixels[..., 0], pixels[..., 2]) - pixels[..., 1] > 60).mean()
-        assert purple > 0.005
-        pictures.add(content)
-    assert len(pictures) == 8
-
-
 def test_ingredients_are_small_and_things_lose_what_is_empty_around_them(tmp_path) -> None:
-    from collect_pictures import BACKGROUND, PACKAGES, THING, Found, ingredients
+    from collect_pictures import LONGEST, PACKAGES, THING, Found, saved
 
     thing = Image.new("RGBA", (900, 600))
     ImageDraw.Draw(thing).rectangle((300, 200, 699, 299), fill=(255, 0, 255, 128))
     thing.save(tmp_path / "thing.png")
     Image.new("RGB", (1600, 1000), (0, 90, 0)).save(tmp_path / "ground.jpg")
     found = {name: Found(PACKAGES[0], "1", tmp_path, tmp_path / name) for name in ("thing.png", "ground.jpg")}
-    (row,) = ingredients([found["thing.png"]], tmp_path, "cutouts")
+    (row,) = saved([found["thing.png"]], tmp_path, "ingredients/cutouts")
     small = Image.open(tmp_path / row[0])
     assert small.size == (THING, THING // 4)
     assert small.convert("RGBA").getpixel((THING // 2, 10))[3] == 128
-    (row,) = ingredients([found["ground.jpg"]], tmp_path, "backgrounds")
-    assert Image.open(tmp_path / row[0]).size == (BACKGROUND, BACKGROUND * 5 // 8)
+    (row,) = saved([found["ground.jpg"]], tmp_path, "ingredients/backgrounds")
+    assert Image.open(tmp_path / row[0]).size == (LONGEST["backgrounds"], LONGEST["backgrounds"] * 5 // 8)
 
 
 def test_a_photo_of_the_benchmark_is_known_again_smaller_mirrored_or_saved_anew() -> None:

@@ -29,7 +29,7 @@ def recipes():
 
 @pytest.fixture(scope="module")
 def ingredients(tmp_path_factory) -> Path:
-    """Green grounds, wide and high, and half-transparent magenta things."""
+    """Green grounds, wide and high, and magenta things with a transparent rim."""
     folder = tmp_path_factory.mktemp("ingredients")
     for number, size in enumerate([(300, 160), (160, 300)]):
         save(Image.new("RGB", size, (0, 140, 0)), folder / "backgrounds" / f"{number:05d}.webp")
@@ -83,7 +83,7 @@ def magenta(pictures: torch.Tensor) -> torch.Tensor:
     return (torch.minimum(red, blue) > green + 0.05).float().mean(dim=(1, 2))
 
 
-def test_what_lies_aside_of_a_thing_shows_the_ground_and_no_dark_rim(ingredients: Path) -> None:
+def test_what_lies_beside_a_thing_shows_the_ground_and_no_dark_rim(ingredients: Path) -> None:
     from scenes import load_scenes, sampled
 
     things = load_scenes(ingredients, torch.device("cpu")).things
@@ -104,36 +104,69 @@ def test_ingredients_that_are_missing_are_named(tmp_path: Path) -> None:
         load_scenes(tmp_path, torch.device("cpu"))
 
 
+class Stopped(Exception):
+    pass
+
+
 @pytest.mark.slow
-def test_a_run_that_stopped_goes_on_and_gives_a_checkpoint_that_build_takes(
-    ingredients: Path, tmp_path: Path
+def test_a_run_that_stopped_goes_on_with_new_pictures_and_gives_a_checkpoint_that_build_takes(
+    ingredients: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import efficientvit_image
+    import efficientvit_image as recipe
+    from scenes import Scenes
 
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.new("RGB", (200, 150), (90, 60, 30)).save(photos / "one.jpg")
     name = "efficientvit_b0_text_xs"
+    seen: list[torch.Tensor] = []
+    batch, save = Scenes.batch, recipe.Learner.save
+    monkeypatch.setattr(Scenes, "batch", lambda *given: seen.append(batch(*given)) or seen[-1])
 
-    def run(out: str, steps: int, start: Path | None = None) -> list[dict[str, str]]:
-        efficientvit_image.train(
+    def run(out: str, steps: int, start: Path | None = None, batch_size: int = 2) -> None:
+        recipe.train(
             argparse.Namespace(
                 student=name, out=tmp_path / out, start=start, ingredients=ingredients, held_out=photos,
-                steps=steps, batch_size=4, seed=0, device="cpu",
+                steps=steps, batch_size=batch_size, seed=0, device="cpu",
             )
         )  # fmt: skip
-        with (tmp_path / out / name / "steps.csv").open() as file:
-            return list(csv.DictReader(file))
 
-    assert [row["step"] for row in run("run", 2)] == ["1", "2"]
-    rows = run("run", 3)
-    assert [row["step"] for row in rows] == ["1", "2", "3"]
-    assert float(rows[0]["map_8"]) > 0
-    assert [row["step"] for row in run("more", 1, start=tmp_path / "run")] == ["1"]
+    def stops(learner: recipe.Learner) -> None:
+        save(learner)
+        raise Stopped
+
+    monkeypatch.setattr(recipe.Learner, "save", stops)
+    with pytest.raises(Stopped):
+        run("run", 2)
+    monkeypatch.setattr(recipe.Learner, "save", save)
+    with pytest.raises(SystemExit, match=r"holds a run with .*'batch_size': 2"):
+        run("run", 2, batch_size=4)
+    run("run", 2)
+    assert len(seen) == 2
+    assert not torch.equal(*seen)
     folder = tmp_path / "run" / name
-    model = build(name, pretrained=str(folder / "model.safetensors"))
-    shipped = build(name, pretrained=True)
+    with (folder / "steps.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["2"]
+
+    def starts(learner: recipe.Learner, *_: object) -> None:
+        saved = torch.load(folder / "state.pt")["student"]
+        assert all(torch.equal(tensor, saved[key]) for key, tensor in learner.student.state_dict().items())
+        assert learner.taken == 0
+        raise Stopped
+
+    monkeypatch.setattr(recipe.Learner, "step", starts)
+    with pytest.raises(Stopped):
+        run("more", 1, start=tmp_path / "run")
+
+    model, shipped = build(name, pretrained=str(folder / "model.safetensors")), build(name, pretrained=True)
     ids = torch.from_numpy(shipped.contract.prepare_text(["a red car."]))
     assert torch.allclose(model.encode_text(ids), shipped.encode_text(ids), atol=1e-5)
     assert load_file(folder / "model.safetensors")["logit_scale"] == 0
-    assert len((folder / "data.txt").read_text().splitlines()) == 5
+    assert len((folder / "data.txt").read_text().splitlines()) == 3  # things of three kinds are one file here
+
+
+def test_photos_that_are_missing_are_named(tmp_path: Path) -> None:
+    from efficientvit_image import opened
+
+    with pytest.raises(SystemExit, match=r"has no \.jpg files"):
+        opened(tmp_path, torch.device("cpu"))

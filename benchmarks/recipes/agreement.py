@@ -1,6 +1,6 @@
 """How far an image tower agrees with its teacher on photos that it was not trained on.
 
-    python benchmarks/recipes/agreement.py efficientvit_m0_text_xs runs/m0/last.safetensors pictures/held_out
+    python benchmarks/recipes/agreement.py efficientvit_m0_text_xs MODEL.safetensors pictures/held_out
 
 Mean cosine of the two embeddings of a photo, and the mean share of the teacher's ten nearest names among the
 student's ten nearest, of ImageNet's 1000 class names as the teacher's text tower embeds them (chance: 0.01);

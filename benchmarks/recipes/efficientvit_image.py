@@ -6,8 +6,8 @@ r"""The image towers of the distilled EfficientViTs: they learn to see pictures 
 
 Function matching (arXiv:2106.05237; of few pictures, arXiv:2112.00725): the teacher sees every picture as the
 student does, mixtures too, and the student matches its probabilities over ImageNet's classes, and maps on the
-way there. Pictures: ``scenes.py``. All students see the same ones. This wants a GPU: a CPU would take a week.
-A run that was stopped goes on. What was seen is written beside the weights for ``ship.py``.
+way there. Pictures: ``scenes.py``. All students see the same ones. This wants a GPU. A run that was stopped
+goes on. What was seen is written beside the weights for ``ship.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import argparse
 import csv
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as image_ops
 
 from lpcvc_zoo.entry import Entry
-from lpcvc_zoo.files import sha256_of, written_whole
+from lpcvc_zoo.files import sha256_of, write_text, written_whole
 from lpcvc_zoo.registry import build, get_entry, untrained
 from lpcvc_zoo.training.folder import BEST, DATA, STATE
 
@@ -40,7 +39,7 @@ SIZE = 160  # pixels, of what they see; B0 is used at a larger size after that, 
 TEACHER = "efficientnet_lite0_224_text_xs"
 TEACHER_MAPS = {8: (2, 40), 16: (4, 112), 32: (6, 320)}  # stride: the trunk's block, and its channels
 LR, WEIGHT_DECAY, WARMUP, CLIP, EMA = 2e-3, 0.05, 0.04, 2.0, 0.999
-SHARP = 0.5  # a second temperature: at 1 the teacher is so unsure that its likeliest classes hardly count
+LOW_TEMPERATURE = 0.5  # beside 1, at which the teacher is so unsure that its likeliest classes hardly count
 MAPS, EMBEDDING = 0.5, 2.0  # weights beside the probabilities'
 
 
@@ -53,7 +52,7 @@ def main() -> None:
     parser.add_argument(
         "--held-out", type=Path, default=Path("pictures/held_out"), help="photos to look at only"
     )
-    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -61,7 +60,7 @@ def main() -> None:
 
 
 @dataclass
-class Said:
+class Outputs:
     """``logits`` ``[N, 1000]``, the ``embedding`` ``[N, D]`` they come to, ``maps`` by stride."""
 
     logits: Tensor
@@ -81,7 +80,7 @@ class Teacher(nn.Module):
         self.register_buffer("mean", torch.tensor(facts.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(facts.std).view(3, 1, 1))
 
-    def forward(self, pictures: Tensor) -> Said:
+    def forward(self, pictures: Tensor) -> Outputs:
         trunk = self.tower.trunk
         hidden = trunk.bn1(trunk.conv_stem((pictures - self.mean) / self.std))
         maps = {}
@@ -91,7 +90,7 @@ class Teacher(nn.Module):
             if place in strides:
                 maps[strides[place]] = hidden
         logits = trunk.classifier(trunk.global_pool(trunk.bn2(trunk.conv_head(hidden))))
-        return Said(logits, self.tower.class_embeddings(logits.softmax(dim=1)), maps)
+        return Outputs(logits, self.tower.class_embeddings(logits.softmax(dim=1)), maps)
 
 
 class Student(nn.Module):
@@ -116,25 +115,24 @@ class Student(nn.Module):
         )
         self.strides = [stride for stride, _ in known]
 
-    def forward(self, pictures: Tensor) -> Said:
+    def forward(self, pictures: Tensor) -> Outputs:
         trunk = self.tower.trunk
-        hidden = trunk.get_submodule("stem" if hasattr(trunk, "stem") else "patch_embed")(
-            (pictures - self.mean) / self.std
-        )
+        first = trunk.stem if hasattr(trunk, "stem") else trunk.patch_embed  # MIT's, MSRA's
+        hidden = first((pictures - self.mean) / self.std)
         maps = {}
         for stride, stage in zip(self.strides, trunk.stages, strict=True):
             hidden = stage(hidden)
             if str(stride) in self.adapters:
                 maps[stride] = self.adapters[str(stride)](hidden)
         logits = trunk.forward_head(hidden)
-        return Said(logits, self.tower.class_embeddings(logits.softmax(dim=1)), maps)
+        return Outputs(logits, self.tower.class_embeddings(logits.softmax(dim=1)), maps)
 
 
-def losses(own: Said, its: Said, part_done: float) -> dict[str, Tensor]:
-    """Every term, weighted; maps count less and less, for in the end only what is said counts."""
+def losses(own: Outputs, its: Outputs, part_done: float) -> dict[str, Tensor]:
+    """Every term, weighted; maps count less and less, for in the end only probabilities count."""
     found = {
-        "probabilities": divergence(own.logits, its.logits, 1.0),
-        "sharp": divergence(own.logits, its.logits, SHARP),
+        "probabilities": kl_divergence(own.logits, its.logits, 1.0),
+        "sharp": kl_divergence(own.logits, its.logits, LOW_TEMPERATURE),
         "embedding": EMBEDDING
         * (1 - functional.cosine_similarity(own.embedding.float(), its.embedding.float(), dim=1)).mean(),
     }
@@ -146,7 +144,7 @@ def losses(own: Said, its: Said, part_done: float) -> dict[str, Tensor]:
     return found
 
 
-def divergence(own: Tensor, its: Tensor, temperature: float) -> Tensor:
+def kl_divergence(own: Tensor, its: Tensor, temperature: float) -> Tensor:
     """Kullback-Leibler's, of the student's probabilities from the teacher's."""
     own, its = own.float() / temperature, its.float() / temperature
     return functional.kl_div(
@@ -159,39 +157,41 @@ def train(given: argparse.Namespace) -> None:
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     device = torch.device(given.device)
+    scenes = load_scenes(given.ingredients, device)
+    held_out = opened(given.held_out, device)
     teacher = Teacher().to(device, memory_format=torch.channels_last)
+    settings = {name: getattr(given, name) for name in ("steps", "batch_size", "seed")}
     learners = []
     for name in STUDENTS if given.student is None else (given.student,):
         student = Student(get_entry(name), teacher.tower.class_embeddings.weight)
         student = student.to(device, memory_format=torch.channels_last)
-        learner = Learner(name, student, teacher.text, given.steps, device, given.out / name)
-        if given.start is not None:
-            learner.restore(given.start / name)
-            learner.taken = 0
-        learners.append(learner)
-    listed = (f"image {sha256_of(path)}" for path in sorted(given.ingredients.rglob("*.webp")))
-    seen = "\n".join(listed) + "\n"
+        learners.append(Learner(name, student, teacher.text, settings, device, given.out / name))
+    seen = [f"image {sha256_of(path)}" for path in sorted(given.ingredients.rglob("*.webp"))]
     for learner in learners:
-        learner.begin(seen)
-    scenes = load_scenes(given.ingredients, device)
-    held_out = opened(given.held_out, device)
-    asked = torch.compile(teacher) if device.type == "cuda" else teacher
+        learner.begin(seen, given.start and given.start / learner.name)
+    first = learners[0].taken
+    if any(learner.taken != first for learner in learners):
+        raise SystemExit(f"{given.out}: the students are at different steps; finish each with --student.")
+    if first:
+        torch.manual_seed(given.seed + first)  # new pictures, not those of the first steps again
+    compiled = torch.compile(teacher) if device.type == "cuda" else teacher
     every = max(1, given.steps // 50)
-    began, first = time.monotonic(), learners[0].taken
+    began = time.monotonic()
     for taken in range(first + 1, given.steps + 1):
         pictures = scenes.batch(given.batch_size, EDGE).contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            its = asked(pictures)
+            its = compiled(pictures)
         shown = image_ops.resize(pictures, [SIZE, SIZE], antialias=True)
         shown = shown.contiguous(memory_format=torch.channels_last)
         terms = [learner.step(shown, its) for learner in learners]
         if taken % every == 0 or taken == given.steps:
             rate = given.batch_size * (taken - first) / (time.monotonic() - began)
             print(f"{taken} of {given.steps}, {rate:.0f} pictures/s", flush=True)
+            for learner in learners:
+                learner.save()
             for learner, values in zip(learners, terms, strict=True):
                 found = agreement(learner.averaged, teacher, held_out)
                 learner.note({key: float(value.detach()) for key, value in values.items()} | found)
-                learner.save()
 
 
 class Learner:
@@ -202,16 +202,16 @@ class Learner:
         name: str,
         student: Student,
         text: dict[str, Tensor],
-        steps: int,
+        settings: dict[str, int],
         device: torch.device,
         out: Path,
     ) -> None:
-        self.name, self.student, self.text, self.steps = name, student, text, steps
+        self.name, self.student, self.text, self.settings = name, student, text, settings
         self.device, self.out, self.taken = device, out, 0
-        learnt = [item for item in student.parameters() if item.requires_grad]
+        trainable = [item for item in student.parameters() if item.requires_grad]
         groups = [
-            {"params": [item for item in learnt if item.ndim > 1], "weight_decay": WEIGHT_DECAY},
-            {"params": [item for item in learnt if item.ndim <= 1], "weight_decay": 0.0},
+            {"params": [item for item in trainable if item.ndim > 1], "weight_decay": WEIGHT_DECAY},
+            {"params": [item for item in trainable if item.ndim <= 1], "weight_decay": 0.0},
         ]
         self.optimiser = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.99), fused=device.type == "cuda")
         self.ema = ModelEmaV3(student, EMA, use_warmup=True, foreach=True)
@@ -221,19 +221,21 @@ class Learner:
         student: Student = self.ema.module
         return student
 
-    def begin(self, seen: str) -> None:
-        """Write down what is seen, and go on where a stopped run was."""
+    def begin(self, seen: list[str], start: Path | None) -> None:
+        """Go on where a stopped run was, or from a finished one; write down all that is seen."""
+        before = self.out if (self.out / STATE).is_file() else start
+        if before is not None:
+            state = torch.load(before / STATE, map_location=self.device, weights_only=True)
+            if before == self.out:
+                self.taken = state["taken"]
+                if state["settings"] != self.settings:
+                    raise SystemExit(f"{self.out} holds a run with {state['settings']}, not {self.settings}.")
+            self.student.load_state_dict(state["student"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.averaged.load_state_dict(state["average"])
+            seen = [*(before / DATA).read_text().splitlines(), *seen]
         self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / DATA).write_text(seen)
-        if (self.out / STATE).is_file():
-            self.restore(self.out)
-
-    def restore(self, folder: Path) -> None:
-        state = torch.load(folder / STATE, map_location=self.device, weights_only=True)
-        self.taken = state["taken"]
-        self.student.load_state_dict(state["student"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.averaged.load_state_dict(state["average"])
+        write_text(self.out / DATA, "\n".join(dict.fromkeys(seen)) + "\n")
 
     def note(self, values: dict[str, float]) -> None:
         """One line of the run's table, on the screen too."""
@@ -247,9 +249,9 @@ class Learner:
                 table.writeheader()
             table.writerow(row)
 
-    def step(self, pictures: Tensor, its: Said) -> dict[str, Tensor]:
+    def step(self, pictures: Tensor, its: Outputs) -> dict[str, Tensor]:
         self.student.train()
-        done = self.taken / self.steps
+        done = self.taken / self.settings["steps"]
         rate = (
             done / WARMUP if done < WARMUP else (1 + math.cos(math.pi * (done - WARMUP) / (1 - WARMUP))) / 2
         )
@@ -270,6 +272,7 @@ class Learner:
         """All that the next step needs, and the averaged tower beside the teacher's text tower."""
         state = {
             "taken": self.taken,
+            "settings": self.settings,
             "student": self.student.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.averaged.state_dict(),
@@ -296,12 +299,13 @@ def agreement(student: Student, teacher: Teacher, photos: Tensor) -> dict[str, f
 
 
 def opened(folder: Path, device: torch.device) -> Tensor:
-    def read() -> Iterator[Tensor]:
-        for path in sorted(folder.glob("*.jpg")):
-            square = Image.open(path).convert("RGB").resize((EDGE, EDGE), Image.Resampling.BICUBIC)
-            yield image_ops.pil_to_tensor(square).float() / 255
-
-    return torch.stack(list(read())).to(device)
+    paths = sorted(folder.glob("*.jpg"))
+    if not paths:
+        raise SystemExit(f"{folder} has no .jpg files: collect_pictures.py writes them.")
+    squares = (
+        Image.open(path).convert("RGB").resize((EDGE, EDGE), Image.Resampling.BICUBIC) for path in paths
+    )
+    return torch.stack([image_ops.pil_to_tensor(square).float() / 255 for square in squares]).to(device)
 
 
 if __name__ == "__main__":

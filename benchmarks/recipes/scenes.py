@@ -1,8 +1,7 @@
 """Pictures made where a network trains, new ones for every batch: things pasted on backgrounds.
 
-What ``composites.py`` makes once and keeps, this makes without end, thousands a second on a GPU, out of the
-folder ``ingredients`` that ``collect_pictures.py`` writes. Everything random is drawn from torch's generator
-of the device.
+No picture is kept and none comes twice; a GPU makes thousands a second, out of the folder ``ingredients``
+that ``collect_pictures.py`` writes. Everything random is drawn from torch's generator of the device.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ KINDS = {"cutouts": 0.5, "drawings": 0.3, "emoji": 0.2}  # how often a thing is 
 SLOTS = (0.65, 0.3, 0.12)  # how often a picture has a first, second and third thing
 PLAIN, GRADIENT, BLURRED = 0.12, 0.1, 0.2  # of the backgrounds; the rest are crops of pictures as they are
 LAID_OVER, CUT_IN = 0.2, 0.25  # of the pictures: mixed with another, and with a part of another
-_AT_ONCE = 512
+_AT_ONCE = 512  # pictures: 2 GB of a GPU
 
 
 @dataclass(frozen=True)
@@ -110,21 +109,22 @@ class Scenes:
         matrix = torch.cat([turn, -(turn @ where.unsqueeze(2))], dim=2)
         pasted = sampled(self.things[self._chosen(count)], matrix, edge, outside="zeros")
         colours, alpha = pasted[:, :3], pasted[:, 3:]
-        shade = functional.avg_pool2d(alpha, 9, stride=1, padding=4).roll((edge // 50, edge // 40), (2, 3))
+        right, down = edge // 40, edge // 50
+        aside = functional.pad(alpha, (right, -right, down, -down))
+        shade = functional.avg_pool2d(aside, 9, stride=1, padding=4)
         shaded = (torch.rand(count, 1, 1, 1, device=self.device) < 0.3) * 0.5
         colours = torch.minimum(recoloured(colours, 0.3, alpha), alpha)
         return canvas * (1 - shade * shaded) * (1 - alpha) + colours
 
     def _chosen(self, count: int) -> Tensor:
-        """Places of things: first of which kind, then which of the kind."""
+        """Indices into ``things``: a kind is drawn first, then one of that kind."""
         shares = torch.tensor(list(KINDS.values()), device=self.device)
         spans = torch.tensor([self.kinds[kind] for kind in KINDS], device=self.device)
         span = spans[torch.multinomial(shares, count, replacement=True)]
         return span[:, 0] + (torch.rand(count, device=self.device) * span[:, 1]).long()
 
     def _parted(self, count: int, *shares: float) -> list[Tensor]:
-        """Disjoint random places of ``count`` pictures, each these shares of them: how many is no chance,
-        so that nothing waits for a GPU to say."""
+        """Disjoint random subsets of ``count``, of fixed sizes, so that no CPU waits for what a GPU drew."""
         order, ends = torch.randperm(count, device=self.device), [0]
         for share in shares:
             ends.append(ends[-1] + round(share * count))
@@ -160,7 +160,7 @@ def recoloured(colours: Tensor, most: float, alpha: Tensor | float = 1.0) -> Ten
 
 
 def mixed(pictures: Tensor) -> Tensor:
-    """Some laid over the picture before them, some with a part of it cut in; a teacher sees the same."""
+    """Some blended with the picture before them, some with a patch of it pasted in."""
     count, _, edge, _ = pictures.shape
     device, other = pictures.device, pictures.roll(1, 0)
     kind = torch.rand(count, 1, 1, 1, device=device)
@@ -174,7 +174,7 @@ def mixed(pictures: Tensor) -> Tensor:
 
 
 def load_scenes(folder: Path, device: torch.device) -> Scenes:
-    """The ingredients in a folder, on the device: half a gigabyte for 176 backgrounds and 4,884 things."""
+    """The ingredients in a folder, on the device: a gigabyte for 176 backgrounds and 4,884 things."""
     with ThreadPoolExecutor() as pool:
 
         def opened(kind: str, read: Callable[[Path], tuple[Tensor, float]]) -> list[tuple[Tensor, float]]:

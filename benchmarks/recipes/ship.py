@@ -4,7 +4,8 @@ r"""A tower of a run as a file that comes with the package: fp16, small tensors 
         --out lpcvc_zoo/data/weights/text_xs.safetensors
 
 Also writes what the run was trained on, as the start of each image's and text's sha256, to ``trained_on/``
-beside this file: the tests hold the bundled benchmark against it.
+beside this file: the tests hold the bundled benchmark against it. (Of a picture that was saved anew that
+tells nothing; ``collect_pictures.py`` leaves out what looks like one of the benchmark's.)
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ DIGITS = 10  # of a sha256: two of a million items share them with a chance of o
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description="Keep one tower of a checkpoint, in fp16.")
-    arguments.add_argument("run", type=Path, help="the folder that lpcvc-zoo train wrote")
+    arguments.add_argument("run", type=Path, help="a run's folder, with model.safetensors and data.txt")
     arguments.add_argument("tower", choices=TOWERS)
     arguments.add_argument("--out", type=Path, required=True)
     arguments.add_argument("--whiten", action="store_true", help="where the teacher did not yet")

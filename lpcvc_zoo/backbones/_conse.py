@@ -5,9 +5,26 @@ A family imports this file inside ``make``: it needs torch.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
+
+from lpcvc_zoo.backbones._towers import small_text_tower
+from lpcvc_zoo.model import Towers
+
+if TYPE_CHECKING:
+    from lpcvc_zoo.backbones.text_transformer import TextShape
+    from lpcvc_zoo.entry import TextSpec
+
+CLASSES = 1000  # ImageNet's
+
+
+def conse_towers(trunk: str, shape: TextShape, text: TextSpec, embed_dim: int, **options: object) -> Towers:
+    """timm's classifier of that name as the image tower, beside a small text transformer."""
+    import timm
+
+    classifier: nn.Module = timm.create_model(trunk, num_classes=CLASSES, **options)
+    return Towers(ConSETower(classifier, CLASSES, embed_dim), small_text_tower(shape, text, embed_dim))
 
 
 class ConSETower(nn.Module):

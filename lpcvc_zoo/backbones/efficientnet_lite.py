@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from lpcvc_zoo.model import Towers
 
 EMBED_DIM = 384  # of MiniLM's sentence embeddings
-CLASSES = 1000
 TEXT = TextSpec(context_length=20)
 PREPROCESSING = Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 PAPER = (
@@ -29,15 +28,9 @@ PAPER = (
 
 
 def make(shape: TextShape) -> Towers:
-    import timm
-    from torch import nn
+    from lpcvc_zoo.backbones._conse import conse_towers
 
-    from lpcvc_zoo.backbones._conse import ConSETower
-    from lpcvc_zoo.backbones._towers import small_text_tower
-    from lpcvc_zoo.model import Towers
-
-    trunk: nn.Module = timm.create_model("tf_efficientnet_lite0", num_classes=CLASSES)
-    return Towers(ConSETower(trunk, CLASSES, EMBED_DIM), small_text_tower(shape, TEXT, EMBED_DIM))
+    return conse_towers("tf_efficientnet_lite0", shape, TEXT, EMBED_DIM)
 
 
 def _entry(size: int, text: str, shape: TextShape, cost: Costs, **facts: object) -> Entry:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TEXT = TextSpec()
 EMBED_DIM = 512
 PREPROCESSING = Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD)
-DISTILLED_TEXT, DISTILLED_DIM, CLASSES = TextSpec(context_length=20), 384, 1000
+DISTILLED_TEXT, DISTILLED_DIM = TextSpec(context_length=20), 384
 MIT_PAPER = (
     "EfficientViT: Multi-Scale Linear Attention for High-Resolution Dense Prediction, arXiv:2205.14756"
 )
@@ -45,17 +45,10 @@ def make(trunk: str, shape: TextShape) -> Towers:
     return towers_with_text(vision, shape, TEXT, EMBED_DIM)
 
 
-def make_distilled(trunk: str, shape: TextShape, **options: object) -> Towers:
-    import timm
-    from torch import nn
+def make_distilled(trunk: str, **options: object) -> Towers:
+    from lpcvc_zoo.backbones._conse import conse_towers
 
-    from lpcvc_zoo.backbones._conse import ConSETower
-    from lpcvc_zoo.backbones._towers import small_text_tower
-    from lpcvc_zoo.model import Towers
-
-    classifier: nn.Module = timm.create_model(trunk, num_classes=CLASSES, **options)
-    image = ConSETower(classifier, CLASSES, DISTILLED_DIM)
-    return Towers(image, small_text_tower(shape, DISTILLED_TEXT, DISTILLED_DIM))
+    return conse_towers(trunk, EXTRA_SMALL, DISTILLED_TEXT, DISTILLED_DIM, **options)
 
 
 def _entry(name: str, cost: Costs, trunk: str, shape: TextShape, paper: str, **facts: object) -> Entry:
@@ -80,7 +73,7 @@ def _entry(name: str, cost: Costs, trunk: str, shape: TextShape, paper: str, **f
 def _distilled(name: str, size: int, cost: Costs, trunk: str, paper: str, **options: object) -> Entry:
     """In the space of the family efficientnet_lite, which taught the image tower and lends its text tower."""
     sizes = {"text": DISTILLED_TEXT, "embed_dim": DISTILLED_DIM, "image_size": size}
-    make_it = partial(make_distilled, trunk, EXTRA_SMALL, **options)
+    make_it = partial(make_distilled, trunk, **options)
     weights = Pretrained(
         tag="lite0_distilled",
         shipped=(f"{trunk}.safetensors", "text_xs.safetensors"),
