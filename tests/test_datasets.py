@@ -295,6 +295,7 @@ def test_flaws_of_a_captions_file_are_told_with_their_rows(tmp_path: Path) -> No
     ("files", "message"),
     [
         ({}, r"holds no captions\. Expected a folder with txt_list\.csv"),
+        ({"annotations/captions_val.json": ""}, r"of several splits\. Give .*annotations/captions_val\.json"),
         ({"captions.csv": "", "captions.tsv": ""}, r"several captions files: captions\.csv, captions\.tsv"),
         ({"captions.jsonl": "{'a': 1}\n"}, r"captions\.jsonl, row 1: not valid JSON"),
         ({"captions.jsonl": "\n"}, r"no image that has a text was found"),
@@ -306,6 +307,7 @@ def test_a_folder_without_usable_captions_is_an_error(
 ) -> None:
     picture(tmp_path / "a.jpg")
     for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     with pytest.raises(DatasetError, match=message):
         load_dataset(tmp_path)

@@ -104,6 +104,10 @@ def _file_in(folder: Path) -> Path:
     if names & {lpcvc_csv.TEXT_LIST, lpcvc_csv.IMAGE_LIST}:
         return folder / lpcvc_csv.IMAGE_LIST
     found = [name for name in captions.FILES if name in names]
+    annotations = sorted(folder.glob("annotations/captions_*.json"))
+    if not found and annotations:
+        named = ", ".join(str(path) for path in annotations)
+        raise DatasetError(f"{folder} is COCO's tree, of several splits. Give the path of one: {named}.")
     if len(found) != 1:
         problem = f"holds several captions files: {', '.join(found)}. Give the path of one"
         raise DatasetError(f"{folder} {problem if found else f'holds no captions. Expected {_FORMS}'}.")
