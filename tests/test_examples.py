@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 @pytest.mark.slow
 def test_the_quickstart_goes_from_a_name_to_a_score_and_says_what_it_is_worth(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "quickstart.py"), "--model", "efficientvit_m0_text_s"],
+        [sys.executable, str(EXAMPLES / "quickstart.py"), "--model", "efficientvit_b0_text_s"],
         cwd=tmp_path,
         env=os.environ | {"LPCVC_ZOO_CACHE": str(tmp_path / "cache")},
         capture_output=True,
