@@ -16,16 +16,7 @@ from lpcvc_zoo.cli import main
 
 SMALL = "efficientvit_m0_text_s"
 SAMPLE = ["--contract", "lpcvc2026_sample"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory, shared_exports: Path):
-    """One cache for this file's commands, so that the small model is exported once."""
-    folder = tmp_path_factory.mktemp("cache")
-    (folder / "exports").symlink_to(shared_exports)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LPCVC_ZOO_CACHE", str(folder))
-        yield
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

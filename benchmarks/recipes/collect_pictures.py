@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import io
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -260,12 +259,8 @@ def saved(found: Sequence[Found], out: Path, folder: str) -> Iterator[tuple[str,
             image = image.crop(box) if box is not None else image
             longest = LONGEST.get(kind, THING)
             image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
-            content = io.BytesIO()
-            image.save(
-                content, "JPEG" if kind == "held_out" else "WEBP", quality=90 if kind == "held_out" else 80
-            )
             with written_whole(path) as temporary:
-                temporary.write_bytes(content.getvalue())
+                image.save(temporary, quality=90 if path.suffix == ".jpg" else 80)
         name = path.relative_to(out).as_posix()
         yield name, sha256_of(path), item.package.licence, item.source
 

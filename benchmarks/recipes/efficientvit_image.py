@@ -13,7 +13,6 @@ goes on. What was seen is written beside the weights for ``ship.py``.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import time
 from dataclasses import dataclass
@@ -22,21 +21,26 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import save_file
-from scenes import EDGE, load_scenes
+from scenes import EDGE, files_in, load_scenes
+from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as image_ops
 
+from lpcvc_zoo.contract import get_contract
 from lpcvc_zoo.entry import Entry
 from lpcvc_zoo.files import sha256_of, write_text, written_whole
+from lpcvc_zoo.ingraph import ImageAdapter
+from lpcvc_zoo.model import Towers
 from lpcvc_zoo.registry import build, get_entry, untrained
+from lpcvc_zoo.training.checkpoint import save_towers
 from lpcvc_zoo.training.folder import BEST, DATA, STATE
+from lpcvc_zoo.training.records import STEPS, Table
 
 STUDENTS = ("efficientvit_b0_text_xs", "efficientvit_m0_text_xs")
 SIZE = 160  # pixels, of what they see; B0 is used at a larger size after that, as arXiv:1906.06423 advises
-TEACHER = "efficientnet_lite0_224_text_xs"
+TEACHER, CONTRACT = "efficientnet_lite0_224_text_xs", get_contract("lpcvc2026_sample")  # 0 to 1, of EDGE
 TEACHER_MAPS = {8: (2, 40), 16: (4, 112), 32: (6, 320)}  # stride: the trunk's block, and its channels
 LR, WEIGHT_DECAY, WARMUP, CLIP, EMA = 2e-3, 0.05, 0.04, 2.0, 0.999
 LOW_TEMPERATURE = 0.5  # beside 1, at which the teacher is so unsure that its likeliest classes hardly count
@@ -73,16 +77,13 @@ class Teacher(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        model = build(TEACHER, pretrained=True, contract="lpcvc2026_sample")
+        model = build(TEACHER, pretrained=True, contract=CONTRACT)
         self.tower: Any = model.image_tower.eval().requires_grad_(False)
-        self.text = {f"text.{name}": tensor for name, tensor in model.text_tower.state_dict().items()}
-        facts = model.preprocessing
-        self.register_buffer("mean", torch.tensor(facts.mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(facts.std).view(3, 1, 1))
+        self.text, self.adapter = model.text_tower, model.image_encoder.adapter
 
     def forward(self, pictures: Tensor) -> Outputs:
         trunk = self.tower.trunk
-        hidden = trunk.bn1(trunk.conv_stem((pictures - self.mean) / self.std))
+        hidden = trunk.bn1(trunk.conv_stem(self.adapter(pictures)))
         maps = {}
         strides = {block: stride for stride, (block, _) in TEACHER_MAPS.items()}
         for place, block in enumerate(trunk.blocks):
@@ -101,9 +102,7 @@ class Student(nn.Module):
         self.tower: Any = untrained(entry).image
         self.tower.class_embeddings.weight.data.copy_(class_embeddings)
         self.tower.class_embeddings.requires_grad_(False)
-        facts = entry.preprocessing
-        self.register_buffer("mean", torch.tensor(facts.mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(facts.std).view(3, 1, 1))
+        self.adapter = ImageAdapter(CONTRACT.image, entry.preprocessing, EDGE)  # resizes nothing
         trunk = self.tower.trunk
         known = [(info["reduction"], info["num_chs"]) for info in trunk.feature_info]
         self.adapters = nn.ModuleDict(
@@ -118,7 +117,7 @@ class Student(nn.Module):
     def forward(self, pictures: Tensor) -> Outputs:
         trunk = self.tower.trunk
         first = trunk.stem if hasattr(trunk, "stem") else trunk.patch_embed  # MIT's, MSRA's
-        hidden = first((pictures - self.mean) / self.std)
+        hidden = first(self.adapter(pictures))
         maps = {}
         for stride, stage in zip(self.strides, trunk.stages, strict=True):
             hidden = stage(hidden)
@@ -160,6 +159,8 @@ def train(given: argparse.Namespace) -> None:
     scenes = load_scenes(given.ingredients, device)
     held_out = opened(given.held_out, device)
     teacher = Teacher().to(device, memory_format=torch.channels_last)
+    with torch.no_grad():
+        known = teacher(held_out)
     settings = {name: getattr(given, name) for name in ("steps", "batch_size", "seed")}
     learners = []
     for name in STUDENTS if given.student is None else (given.student,):
@@ -190,7 +191,7 @@ def train(given: argparse.Namespace) -> None:
             for learner in learners:
                 learner.save()
             for learner, values in zip(learners, terms, strict=True):
-                found = agreement(learner.averaged, teacher, held_out)
+                found = agreement(learner.averaged, held_out, known)
                 learner.note({key: float(value.detach()) for key, value in values.items()} | found)
 
 
@@ -201,18 +202,14 @@ class Learner:
         self,
         name: str,
         student: Student,
-        text: dict[str, Tensor],
+        text: nn.Module,
         settings: dict[str, int],
         device: torch.device,
         out: Path,
     ) -> None:
         self.name, self.student, self.text, self.settings = name, student, text, settings
         self.device, self.out, self.taken = device, out, 0
-        trainable = [item for item in student.parameters() if item.requires_grad]
-        groups = [
-            {"params": [item for item in trainable if item.ndim > 1], "weight_decay": WEIGHT_DECAY},
-            {"params": [item for item in trainable if item.ndim <= 1], "weight_decay": 0.0},
-        ]
+        groups = param_groups_weight_decay(student, WEIGHT_DECAY)
         self.optimiser = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.99), fused=device.type == "cuda")
         self.ema = ModelEmaV3(student, EMA, use_warmup=True, foreach=True)
 
@@ -236,18 +233,16 @@ class Learner:
             seen = [*(before / DATA).read_text().splitlines(), *seen]
         self.out.mkdir(parents=True, exist_ok=True)
         write_text(self.out / DATA, "\n".join(dict.fromkeys(seen)) + "\n")
+        self.table = Table(self.out / STEPS, self.taken)
 
     def note(self, values: dict[str, float]) -> None:
         """One line of the run's table, on the screen too."""
-        path = self.out / "steps.csv"
-        row = {"step": self.taken, **{key: round(value, 4) for key, value in values.items()}}
+        row: dict[str, float] = {
+            "step": self.taken,
+            **{key: round(value, 4) for key, value in values.items()},
+        }
         print(f"  {self.name}: {row}", flush=True)
-        is_new = not path.is_file()
-        with path.open("a", newline="") as file:
-            table = csv.DictWriter(file, list(row), lineterminator="\n")
-            if is_new:
-                table.writeheader()
-            table.writerow(row)
+        self.table.add(row)
 
     def step(self, pictures: Tensor, its: Outputs) -> dict[str, Tensor]:
         self.student.train()
@@ -279,31 +274,25 @@ class Learner:
         }
         with written_whole(self.out / STATE) as temporary:
             torch.save(state, temporary)
-        tensors = {
-            f"image.{name}": tensor.detach().cpu().contiguous()
-            for name, tensor in self.averaged.tower.state_dict().items()
-        }
-        with written_whole(self.out / BEST) as temporary:
-            # no scale of cosines was learnt
-            save_file({**self.text, **tensors, "logit_scale": torch.tensor(0.0)}, temporary)
+        towers = Towers(self.averaged.tower, self.text)
+        nn.init.zeros_(towers.logit_scale)  # no scale of cosines was learnt
+        save_towers(towers, self.out / BEST, {"entry": self.name})
 
 
 @torch.no_grad()
-def agreement(student: Student, teacher: Teacher, photos: Tensor) -> dict[str, float]:
-    """On photos that no picture was made of: mean cosine, and how often the likeliest class is the same."""
-    student.eval()
-    its, own = teacher(photos), student(image_ops.resize(photos, [SIZE, SIZE], antialias=True))
+def agreement(student: Student, photos: Tensor, its: Outputs) -> dict[str, float]:
+    """With the teacher on photos that no picture was made of: mean cosine, and how often the likeliest class
+    is the same."""
+    own = student.eval()(image_ops.resize(photos, [SIZE, SIZE], antialias=True))
     cosine = functional.cosine_similarity(own.embedding, its.embedding, dim=1).mean()
     same = (own.logits.argmax(dim=1) == its.logits.argmax(dim=1)).float().mean()
     return {"cosine": float(cosine), "same": float(same)}
 
 
 def opened(folder: Path, device: torch.device) -> Tensor:
-    paths = sorted(folder.glob("*.jpg"))
-    if not paths:
-        raise SystemExit(f"{folder} has no .jpg files: collect_pictures.py writes them.")
     squares = (
-        Image.open(path).convert("RGB").resize((EDGE, EDGE), Image.Resampling.BICUBIC) for path in paths
+        Image.open(path).convert("RGB").resize((EDGE, EDGE), Image.Resampling.BICUBIC)
+        for path in files_in(folder, ".jpg")
     )
     return torch.stack([image_ops.pil_to_tensor(square).float() / 255 for square in squares]).to(device)
 

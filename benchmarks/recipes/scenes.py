@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +31,15 @@ _AT_ONCE = 512  # pictures: 2 GB of a GPU
 @dataclass(frozen=True)
 class Scenes:
     """``near`` and ``far`` uint8 ``[M, 3, E, E]``, squeezed to squares, their ``aspect`` ``[M]`` as width by
-    height; ``things`` uint8 ``[N, 4, THING, THING]``, colours times opacity; ``kinds``: first and count."""
+    height; ``things`` uint8 ``[N, 4, THING, THING]``, colours times opacity; of each of ``KINDS``, ``spans``
+    ``[K, 2]``: the place of its first thing and how many there are, and its ``shares`` ``[K]``."""
 
     near: Tensor
     far: Tensor
     aspect: Tensor
     things: Tensor
-    kinds: dict[str, tuple[int, int]]
+    spans: Tensor
+    shares: Tensor
 
     @property
     def device(self) -> torch.device:
@@ -118,9 +119,7 @@ class Scenes:
 
     def _chosen(self, count: int) -> Tensor:
         """Indices into ``things``: a kind is drawn first, then one of that kind."""
-        shares = torch.tensor(list(KINDS.values()), device=self.device)
-        spans = torch.tensor([self.kinds[kind] for kind in KINDS], device=self.device)
-        span = spans[torch.multinomial(shares, count, replacement=True)]
+        span = self.spans[torch.multinomial(self.shares, count, replacement=True)]
         return span[:, 0] + (torch.rand(count, device=self.device) * span[:, 1]).long()
 
     def _parted(self, count: int, *shares: float) -> list[Tensor]:
@@ -176,24 +175,27 @@ def mixed(pictures: Tensor) -> Tensor:
 def load_scenes(folder: Path, device: torch.device) -> Scenes:
     """The ingredients in a folder, on the device: a gigabyte for 176 backgrounds and 4,884 things."""
     with ThreadPoolExecutor() as pool:
+        near, aspects = zip(*pool.map(_background, files_in(folder / "backgrounds", ".webp")), strict=True)
+        found = [list(pool.map(_thing, files_in(folder / kind, ".webp"))) for kind in KINDS]
+    counts = torch.tensor([len(things) for things in found])
+    squares = torch.stack(near)
+    tensors = (
+        squares,
+        image_ops.resize(squares, [FAR, FAR], antialias=True),
+        torch.tensor(aspects),
+        torch.stack(list(itertools.chain.from_iterable(found))),
+        torch.stack([counts.cumsum(0) - counts, counts], dim=1),
+        torch.tensor(list(KINDS.values())),
+    )
+    return Scenes(*(tensor.to(device) for tensor in tensors))
 
-        def opened(kind: str, read: Callable[[Path], tuple[Tensor, float]]) -> list[tuple[Tensor, float]]:
-            paths = sorted((folder / kind).glob("*.webp"))
-            if not paths:
-                raise SystemExit(f"{folder / kind} has no .webp files: collect_pictures.py writes them.")
-            return list(pool.map(read, paths))
 
-        backgrounds = opened("backgrounds", _background)
-        things, kinds = [], {}
-        for kind in KINDS:
-            found = [thing for thing, _ in opened(kind, _thing)]
-            kinds[kind] = (len(things), len(found))
-            things += found
-    near = torch.stack([pixels for pixels, _ in backgrounds])
-    far = image_ops.resize(near, [FAR, FAR], antialias=True)
-    aspect = torch.tensor([aspect for _, aspect in backgrounds])
-    tensors = (near, far, aspect, torch.stack(things))
-    return Scenes(*(tensor.to(device) for tensor in tensors), kinds)
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """The files with a suffix, at least one, in the order of their names."""
+    paths = sorted(folder.glob(f"*{suffix}"))
+    if not paths:
+        raise SystemExit(f"{folder} has no {suffix} files: collect_pictures.py writes them.")
+    return paths
 
 
 def _background(path: Path) -> tuple[Tensor, float]:
@@ -202,7 +204,7 @@ def _background(path: Path) -> tuple[Tensor, float]:
     return image_ops.pil_to_tensor(square), image.width / image.height
 
 
-def _thing(path: Path) -> tuple[Tensor, float]:
+def _thing(path: Path) -> Tensor:
     """In the middle of a square whose edge is its longer one, colours times opacity."""
     image = Image.open(path).convert("RGBA")
     edge = max(image.size)
@@ -211,4 +213,4 @@ def _thing(path: Path) -> tuple[Tensor, float]:
     pixels = image_ops.pil_to_tensor(square).float()
     pixels[:3] *= pixels[3:] / 255
     small = image_ops.resize(pixels, [THING - 4, THING - 4], antialias=True)  # room for a rim of nothing
-    return functional.pad(small, (2, 2, 2, 2)).round().clamp(0, 255).to(torch.uint8), 1.0
+    return functional.pad(small, (2, 2, 2, 2)).round().clamp(0, 255).to(torch.uint8)
