@@ -35,7 +35,7 @@ from lpcvc_zoo.ingraph import ImageAdapter
 from lpcvc_zoo.model import Towers
 from lpcvc_zoo.registry import build, get_entry, untrained
 from lpcvc_zoo.training.checkpoint import save_towers
-from lpcvc_zoo.training.folder import BEST, DATA, STATE
+from lpcvc_zoo.training.folder import BEST, DATA, STATE, read_state
 from lpcvc_zoo.training.records import STEPS, Table
 
 STUDENTS = ("efficientvit_b0_text_xs", "efficientvit_m0_text_xs")
@@ -220,13 +220,16 @@ class Learner:
 
     def begin(self, seen: list[str], start: Path | None) -> None:
         """Go on where a stopped run was, or from a finished one; write down all that is seen."""
-        before = self.out if (self.out / STATE).is_file() else start
-        if before is not None:
-            state = torch.load(before / STATE, map_location=self.device, weights_only=True)
-            if before == self.out:
-                self.taken = state["taken"]
-                if state["settings"] != self.settings:
-                    raise SystemExit(f"{self.out} holds a run with {state['settings']}, not {self.settings}.")
+        state, before = read_state(self.out / STATE), self.out
+        if state is not None:
+            self.taken = state["taken"]
+            if state["settings"] != self.settings:
+                raise SystemExit(f"{self.out} holds a run with {state['settings']}, not {self.settings}.")
+        elif start is not None:
+            state, before = read_state(start / STATE), start
+            if state is None:
+                raise SystemExit(f"{start} holds no run to start from.")
+        if state is not None:
             self.student.load_state_dict(state["student"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.averaged.load_state_dict(state["average"])

@@ -47,16 +47,7 @@ class RunFolder:
 
     def state(self) -> dict[str, Any] | None:
         """What the run saved last, on the CPU; None if it saved nothing yet."""
-        path = self.path / STATE
-        if not path.is_file():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise TrainingError(
-                f"{path} can't be read ({error}). Delete the folder to start again."
-            ) from None
-        return state
+        return read_state(self.path / STATE)
 
     def result(self) -> dict[str, Any] | None:
         """What a finished run came to."""
@@ -65,3 +56,14 @@ class RunFolder:
 
     def write_result(self, result: dict[str, Any]) -> None:
         write_text(self.path / RESULT, json.dumps(result, indent=2) + "\n")
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """What ``torch.save`` wrote there, on the CPU; None where nothing is. TrainingError if it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{path} can't be read ({error}). Delete the folder to start again.") from None
+    return state
