@@ -70,7 +70,9 @@ def pause() -> float:
     return began
 
 
-def export(name: str, weights: str, contract: str, cut: TextCut, rewrites: str, precision: str) -> str:
+def export(
+    name: str, weights: str, contract: str, cut: TextCut, rewrites: str, precision: str, calibration: str
+) -> str:
     if name.endswith("_broken"):
         raise ValueError(f"{name} does not export")
     if name.endswith("_hungry"):
@@ -120,7 +122,9 @@ def export_preprocessing(name: str, weights: str, contract: str) -> str:
     return str(path)
 
 
-def export_id(name: str, weights: str, contract: str, cut: TextCut, rewrites: str, precision: str) -> str:
+def export_id(
+    name: str, weights: str, contract: str, cut: TextCut, rewrites: str, precision: str, calibration: str
+) -> str:
     return f"{name} {weights} {contract} {cut}"
 
 
@@ -196,7 +200,7 @@ def load_dataset(name: str) -> RetrievalDataset:
     if name == "nowhere":
         raise DatasetError("nowhere does not exist")
     problems = (Problem("img_list.csv", 7, "image 'x.jpg' not found"),) if name == "flawed" else ()
-    return RetrievalDataset(name, (Path("a.jpg"),), ("a.", "b."), ((0,),), problems=problems)
+    return RetrievalDataset(name, (Path(f"{name}.jpg"),), ("a.", "b."), ((0,),), problems=problems)
 
 
 def fingerprint(dataset: RetrievalDataset) -> str:

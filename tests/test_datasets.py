@@ -46,6 +46,17 @@ def told(data: RetrievalDataset, level: str = "warning") -> list[str]:
 # ---- the bundled benchmark and names
 
 
+def test_a_spread_part_has_its_own_texts_alone_and_another_name() -> None:
+    whole = load_dataset("photos")
+    part = whole.spread(4)
+    assert part.images == tuple(whole.images[place] for place in (0, 40, 81, 122))
+    assert meaning(part) == {image.name: meaning(whole)[image.name] for image in part.images}
+    assert set(part.texts) == {text for texts in meaning(part).values() for text in texts}
+    assert part.name == "photos, 4 of 163"
+    assert part.fingerprint() != whole.fingerprint()
+    assert whole.spread(163) is whole.spread(500) is whole
+
+
 def test_the_bundled_photos_are_whole_and_say_what_they_do_not_show() -> None:
     data = load_dataset("photos", strict=True)
     assert (data.name, len(data.images), len(data.texts), data.links) == ("photos", 163, 474, 504)

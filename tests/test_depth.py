@@ -104,12 +104,12 @@ def test_a_sweeps_workers_export_and_embed_the_cut_that_they_are_given(monkeypat
     monkeypatch.setattr(registry, "build", stopped)
     cut = TextCut(text_length=9, text_depth=2)
     with pytest.raises(ZooError, match="enough"):
-        steps.export_in_worker(CLIP, "untrained", "lpcvc2026", cut, "none", "float")
+        steps.export_in_worker(CLIP, "untrained", "lpcvc2026", cut, "none", "float", "photos_calibration")
     with pytest.raises(ZooError, match="enough"):
         steps.torch_embeddings_in_worker(CLIP, "untrained", "lpcvc2026", cut, "photos")
     assert seen == [{"text_length": 9, "text_depth": 2}] * 2
     ids = {
-        steps.export_id(CLIP, "untrained", "lpcvc2026", given, "none", "float")
+        steps.export_id(CLIP, "untrained", "lpcvc2026", given, "none", "float", "photos_calibration")
         for given in (WHOLE, cut, TextCut(text_length=9), TextCut(text_depth=2), TextCut(text_depth=1))
     }
     assert len(ids) == 5

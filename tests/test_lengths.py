@@ -169,6 +169,18 @@ def test_the_command_finds_the_length_scores_and_records_it(small: Path, capsys)
     assert "12 tokens: no text has more than" in said
 
 
+def test_an_export_finds_its_length_and_says_why_in_its_manifest(small: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "made"
+    found_on = ["--text-length", "auto", "--dataset", str(small)]
+    with pytest.raises(SystemExit, match="0"):
+        main(["export", SMALL, "--contract", SAMPLE, *found_on, "--out", str(out)])
+    assert "12 tokens: no text has more than" in capsys.readouterr().out
+    manifest = load_artifact(out).manifest
+    assert manifest.text_length == 12
+    assert manifest.text_length_choice is not None
+    assert (manifest.text_length_choice.text_length, manifest.text_length_choice.dataset) == (12, "two")
+
+
 @pytest.mark.parametrize(
     ("length", "said"), [("atuo", "expected a number of tokens or auto"), ("0", "3 to 77")]
 )

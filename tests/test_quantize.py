@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import ClassVar
 
+import aihub_sweep
 import numpy as np
 import onnx
 import onnxruntime
@@ -14,23 +16,34 @@ from bad_models import floats, node
 from strangers import Outlier, image_tower, strangers_model
 from torch import nn
 
+from lpcvc_zoo.bench.artifacts import artifact_cells
 from lpcvc_zoo.cli import main
 from lpcvc_zoo.cli.one import artifact_of
 from lpcvc_zoo.contract import get_contract
-from lpcvc_zoo.data import CALIBRATION_PHOTOS, calibration_pool
+from lpcvc_zoo.data import CALIBRATION_PHOTOS, calibration_pool, sample_photos
 from lpcvc_zoo.errors import ExportError, UnknownNameError, ZooError
 from lpcvc_zoo.exporting import cache
-from lpcvc_zoo.exporting.artifact import MANIFEST, load_artifact
-from lpcvc_zoo.exporting.calibrate import calibration_inputs, held_out_inputs, own_numbers
+from lpcvc_zoo.exporting import quantize as room
+from lpcvc_zoo.exporting.adopt import FAMILY
+from lpcvc_zoo.exporting.artifact import MANIFEST, Artifact, load_artifact
+from lpcvc_zoo.exporting.calibrate import (
+    CHECKED,
+    Quantizable,
+    bundled_pool,
+    calibration_inputs,
+    held_out_inputs,
+    own_numbers,
+)
 from lpcvc_zoo.exporting.onnx import export
 from lpcvc_zoo.exporting.precision import by_tower, canonical
 from lpcvc_zoo.exporting.quantize import explain, quantize
-from lpcvc_zoo.retrieval import datasets
+from lpcvc_zoo.retrieval import calibration, datasets
 from lpcvc_zoo.retrieval.datasets import load_dataset
 from lpcvc_zoo.retrieval.evaluate import evaluate
 from lpcvc_zoo.targets import get_target
 
 CONTRACT = get_contract("lpcvc2026_sample")
+SMALL = "efficientvit_m0_text_s"
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +89,14 @@ def test_what_calibrates_is_never_scored_or_checked() -> None:
 
 
 def test_calibration_is_drawn_by_its_seed_from_the_pool_alone() -> None:
-    one, facts = calibration_inputs(CONTRACT, "text", 8, 1)
-    again, _ = calibration_inputs(CONTRACT, "text", 8, 1)
-    other, _ = calibration_inputs(CONTRACT, "text", 8, 2)
+    pool = bundled_pool()
+    one, facts = calibration_inputs(CONTRACT, "text", pool, 8, 1)
+    again, _ = calibration_inputs(CONTRACT, "text", pool, 8, 1)
+    other, _ = calibration_inputs(CONTRACT, "text", pool, 8, 2)
     assert (facts.samples, facts.seed) == (8, 1)
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one, other)
-    most, facts = calibration_inputs(CONTRACT, "image", 1000, 0)
+    most, facts = calibration_inputs(CONTRACT, "image", pool, 1000, 0)
     assert len(most) == facts.samples == CALIBRATION_PHOTOS
     checked = held_out_inputs(CONTRACT, "image")
     assert not any(np.array_equal(photo, other) for photo in checked for other in most)
@@ -203,6 +217,73 @@ def test_the_layer_that_costs_most_is_found_and_left_in_float(tmp_path) -> None:
     assert kept.mean_cosine > 0.95
 
 
+def test_what_stays_in_float_is_chosen_by_what_calibrates(whole, tmp_path, monkeypatch) -> None:
+    """The photos and captions of the verdict, which are scored too, have no say in it."""
+    seen: list[Quantizable] = []
+    monkeypatch.setattr(room, "_kept", lambda part, tower: seen.append(part) or ())
+    quantize(whole, tmp_path, "w8a8", samples=30)
+    for part, tower in zip(seen, ("image", "text"), strict=True):
+        inputs, _ = calibration_inputs(CONTRACT, tower, bundled_pool(), 30, 0)
+        np.testing.assert_array_equal(part.chosen_by.inputs, inputs[: CHECKED[tower]])
+        np.testing.assert_array_equal(part.judged_by.inputs, held_out_inputs(CONTRACT, tower))
+
+
+def test_a_type_of_operator_is_left_in_float_where_that_mends_more_than_a_layer(monkeypatch) -> None:
+    class Part:
+        layers: ClassVar = {"first": ["a", "b"], "second": ["c", "d"]}
+        operators: ClassVar = {"Softmax": ["a", "c"], "MatMul": ["b", "d"]}
+
+        def mean_cosine(self, kept):
+            return 0.999 - 0.05 * len({"a", "c"} - set(kept))
+
+    monkeypatch.setattr(room, "MOST_KEPT", 0.5)
+    assert room._kept(Part(), "image") == ("Softmax",)
+    monkeypatch.setattr(room, "MOST_KEPT", 0.49)  # each is half of all nodes
+    assert room._kept(Part(), "image") == ()
+
+
+def test_ones_own_photos_and_captions_calibrate(whole, tmp_path, own_data) -> None:
+    pool = calibration.pool(str(own_data))
+    made = quantize(whole, tmp_path / "own", "w8a8", samples=3, pool=pool)
+    facts = made.manifest.image.quantized.calibration
+    assert (facts.source, facts.samples) == (pool.source, 2)  # it has two
+    assert (
+        made.path("text").read_bytes()
+        != quantize(whole, tmp_path / "bundled", "w8a8", samples=3).path("text").read_bytes()
+    )
+    names = {"precision": "w8a8", "pretrained": False}
+    assert len({cache.export_key(SMALL, **names), cache.export_key(SMALL, pool=pool, **names)}) == 2
+    assert cache.export_key(SMALL) == cache.export_key(SMALL, pool=pool)  # float is not calibrated
+
+
+def test_what_calibrates_is_refused_where_it_would_be_scored(own_data, capsys) -> None:
+    mine = str(own_data)
+    for arguments in (
+        ("quantize", SMALL, "--calibration", "photos"),
+        ("evaluate", SMALL, "--precision", "w8a8", "--dataset", mine, "--calibration", mine),
+        ("sweep", "--models", SMALL, "--precision", "w8a8", "--calibration", "photos"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments])
+        assert ended.value.code == 1
+        assert "which calibrates: expected none" in capsys.readouterr().err
+
+
+def test_a_quantised_folder_goes_to_ai_hub_as_the_file_it_is(hub, whole, tmp_path) -> None:
+    mixed = quantize(whole, tmp_path, "image=w8a16+text=float", samples=4)
+    target = aihub_sweep.target()
+    adopted = Artifact(mixed.folder, mixed.manifest.model_copy(update={"family": FAMILY}))
+    (cell,) = artifact_cells([adopted], [target])
+    assert cell.precision == mixed.manifest.precision
+    batch = {"image": CONTRACT.prepare_image(sample_photos(1)[0])}
+    outputs = target.infer(target.compile(mixed.path("image"), "image"), batch)
+    assert [job.kind for job in hub.jobs] == ["compile", "inference"]  # the service quantises nothing
+    (sent,) = [item.file for item in hub.state.models.values() if not item.pb.producer_id]
+    assert sent.read_bytes() == mixed.path("image").read_bytes()
+    expected = onnxruntime.InferenceSession(sent).run(None, batch)[0]
+    np.testing.assert_allclose(outputs["image_embedding"], expected, atol=1e-6)
+
+
 def test_numbers_that_must_stay_constants_are_shared_with_nobody() -> None:
     proto = floats(
         node("Add", "x one", "a", "add"),
@@ -227,17 +308,28 @@ def test_numbers_that_must_stay_constants_are_shared_with_nobody() -> None:
 def test_the_cache_keeps_precisions_apart_and_quantises_the_float_export(
     whole, tmp_path, monkeypatch
 ) -> None:
-    name = "efficientvit_m0_text_s"
-    keys = {cache.export_key(name, precision=precision) for precision in ("float", "w8a16", "w8a8")}
+    keys = {cache.export_key(SMALL, precision=precision) for precision in ("float", "w8a16", "w8a8")}
     assert len(keys) == 3
-    assert cache.export_key(name, precision="image=w8a8+text=w8a8") == cache.export_key(
-        name, precision="w8a8"
+    assert cache.export_key(SMALL, precision="image=w8a8+text=w8a8") == cache.export_key(
+        SMALL, precision="w8a8"
     )
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    """A folder with two photos and their captions."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for number, photo in enumerate(sample_photos(2)):
+        (folder / f"{number}.jpg").write_bytes(photo.read_bytes())
+    lines = [f"{number}.jpg,thing {number} of {letter}." for number in range(2) for letter in "abcdefgh"]
+    (folder / "captions.csv").write_text("\n".join(["image,caption", *lines]) + "\n")
+    return folder
 
 
 def command(capsys, *arguments: str) -> tuple[int, str]:
     with pytest.raises(SystemExit) as ended:
-        main(["quantize", "efficientvit_m0_text_s", *arguments])
+        main(["quantize", SMALL, *arguments])
     return int(ended.value.code or 0), capsys.readouterr().out
 
 
@@ -253,3 +345,17 @@ def test_the_command_quantises_and_explains(whole, tmp_path, capsys, monkeypatch
     assert (tmp_path / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
     code, out = command(capsys, *arguments, "--explain")
     assert "LayerNormalization" in out or "MatMul" in out
+    code, out = command(capsys, *arguments[2:], "--precision", "float", "--explain")
+    assert code == 1
+
+
+def test_the_command_tells_the_recall_of_trained_weights(whole, tmp_path, capsys, monkeypatch) -> None:
+    trained = Artifact(whole.folder, whole.manifest.model_copy(update={"weights": "mine@abc"}))
+    monkeypatch.setattr(cache, "cached_export", lambda name, **options: trained)
+    arguments = ("--precision", "text=w8a8", "--samples", "4", "--out", str(tmp_path))
+    _, out = command(capsys, *arguments, "--json")
+    recalls = json.loads(out)["recall"]
+    precision = "image=float+text=w8a8"
+    assert list(recalls) == ["float", precision]
+    scored = evaluate(load_artifact(tmp_path), "photos_heldout").recall(10)
+    assert recalls[precision] == scored.model_dump(mode="json")

@@ -72,6 +72,11 @@ def test_recall_is_borrowed_from_the_same_model_only() -> None:
     assert [group.rows[place] for place in group.front] == [estimate, rewritten]
     estimated = next(group for group in compare([scored, quantised]) if group.static)
     assert estimated.recall(quantised) is None
+    same_file = row(recall=0.6, precision="w8a16", image_sha256=sha("quantised"))
+    estimated = next(group for group in compare([scored, same_file, quantised]) if group.static)
+    found = estimated.recall(quantised)
+    assert found is not None
+    assert found.value == pytest.approx(0.6)
 
 
 def test_an_estimate_stands_beside_the_latency_of_the_same_model_in_the_same_precision() -> None:

@@ -151,6 +151,7 @@ def test_rewrites_are_the_ones_that_suit_each_target_unless_named() -> None:
         return [cell.rewrites for cell in plan(pairs, [FakeTarget(), PhoneTarget()], export_id, **options)]
 
     assert planned() == ["none", "npu"]
+    assert planned(precisions=("w8a16",)) == ["npu", "npu"]  # the same file, so the same recall
     assert planned(rewrites="simplify") == ["simplify", "simplify"]
     with pytest.raises(UnknownNameError, match="simplify"):
         planned(rewrites="simplifi")
@@ -162,7 +163,7 @@ def test_a_precision_has_one_spelling_and_goes_to_the_export() -> None:
     cells = plan(pairs, [FakeTarget()], export_id, precisions=chosen)
     precisions = ["float", "w8a8", "image=float+text=w8a16"]
     assert [cell.precision for cell in cells] == precisions
-    assert [cell.export_args[-1] for cell in cells] == precisions
+    assert [cell.export_args[-2] for cell in cells] == precisions
     assert len({cell.id for cell in cells}) == 3
 
 
@@ -225,7 +226,7 @@ def test_with_a_quantised_precision_what_calibrates_is_not_scored(folder: Path, 
 
 @pytest.mark.parametrize(("precision", "scored"), [("float", "photos"), ("w8a16", "photos_heldout")])
 def test_a_quantised_folder_is_not_scored_on_what_calibrates(folder: Path, precision, scored) -> None:
-    made = Path(sweep_fakes.export("alpha_small", "any", "lpcvc2026", WHOLE, "none", "float")) / MANIFEST
+    made = Path(sweep_fakes.export("alpha_small", "any", "lpcvc2026", WHOLE, "none", "float", "")) / MANIFEST
     facts = json.loads(made.read_text()) | {"precision": precision, "family": "adopted"}
     made.write_text(json.dumps(facts))
     outcome, _ = sweep(folder, artifacts=(made.parent,))
@@ -436,7 +437,7 @@ def test_nothing_of_ours_runs_during_a_measurement(folder: Path) -> None:
 
 def test_a_dead_worker_costs_its_own_job_only() -> None:
     with Workers(2, 1) as workers:
-        jobs = [(sweep_fakes.export_id, (str(number), "", "", None, "none", "float")) for number in range(3)]
+        jobs = [(sweep_fakes.export_id, (str(n), "", "", None, "none", "float", "")) for n in range(3)]
         assert sorted(done.value for done in workers.run(jobs)) == [f"{n}   None" for n in range(3)]
         for worker in workers._idle:
             worker.process.kill()

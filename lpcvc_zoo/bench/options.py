@@ -29,9 +29,9 @@ class SweepOptions(BaseModel):
     ``text_lengths``: tokens that the text sequence is cut to, one row for each; none means full length.
     ``text_depths``: likewise layers that the text transformer keeps; a tower that is no stack stays whole.
 
-    ``rewrites``: as in ``export``; None means what each target asks for. ``precisions``: as in ``quantize``;
-    a target that quantises by itself calibrates on the dataset ``calibration``. With a quantised one, also
-    among the ``artifacts``, the bundled photos are scored without those that calibrate it.
+    ``rewrites``: as in ``export``; None means what suits each target. ``precisions``: as in ``quantize``;
+    ``calibration`` names the data that calibrate a quantised one; none of its images may be scored. With one,
+    also among the ``artifacts``, the bundled photos are scored without those that calibrate it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -18,11 +18,12 @@ from lpcvc_zoo.entry import Entry, Preprocessing
 from lpcvc_zoo.errors import UnknownNameError, ZooError
 from lpcvc_zoo.exporting.precision import FLOAT, canonical
 from lpcvc_zoo.exporting.rewrites import NONE, resolve
-from lpcvc_zoo.targets.base import Target
+from lpcvc_zoo.retrieval import photos
+from lpcvc_zoo.targets.base import Target, rewrites_for
 
 UNTRAINED = "untrained"
-# entry, weights, contract, cut, rewrites, precision
-ExportArgs = tuple[str, str, str, TextCut, str, str]
+# entry, weights, contract, cut, rewrites, precision, calibration
+ExportArgs = tuple[str, str, str, TextCut, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Cell:
 
     ``weights`` is "untrained", a checkpoint's tag, or "adopted". ``folder``: of an artifact that is made
     already, whose preprocessing can't be measured by itself. ``export_id`` identifies the export by
-    everything that shapes it. ``dataset`` is the fingerprint of the data it is to be scored on, None where
-    it is only measured.
+    everything that shapes it. ``calibration`` names the data that calibrate a quantised one. ``dataset`` is
+    the fingerprint of the data it is to be scored on, None where it is only measured.
     """
 
     entry: Entry
@@ -42,6 +43,7 @@ class Cell:
     export_id: str
     precision: str = "float"
     rewrites: str = "none"
+    calibration: str = photos.CALIBRATION
     cut: TextCut = WHOLE
     dataset: str | None = None
     folder: Path | None = None
@@ -60,7 +62,7 @@ class Cell:
     def export_args(self) -> ExportArgs:
         model = (self.entry.name, self.weights, self.contract, self.cut)
         quantises = hasattr(self.target, "precision")  # by itself, from float
-        return *model, self.rewrites, FLOAT if quantises else self.precision
+        return *model, self.rewrites, FLOAT if quantises else self.precision, self.calibration
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -189,6 +191,7 @@ def plan(
     contracts: Sequence[str] = ("lpcvc2026",),
     precisions: Sequence[str] = ("float",),
     rewrites: str | None = None,
+    calibration: str = photos.CALIBRATION,
     text_lengths: Sequence[int] = (),
     text_depths: Sequence[int] = (),
     dataset: str | None = None,
@@ -197,7 +200,7 @@ def plan(
     """All cells, in the order of ``models``; ``dataset`` is the fingerprint of the data to score on.
 
     ``export_id`` identifies the export of ``Cell.export_args``. ``rewrites``: "none", "npu" or names;
-    None for what each target asks for by its attribute of that name. ``text_lengths``, ``text_depths``: a
+    None for what suits each target (``rewrites_for``). ``text_lengths``, ``text_depths``: a
     cell for each, up to the tower's context and its layers; none means the whole tower. Untrained models are
     scored only with ``evaluate_untrained``: their recall is chance. A target that quantises by itself has one
     ``precision`` and gets the cells of that one. A target that ``emulates`` is not scored on: at seconds a
@@ -215,7 +218,8 @@ def plan(
             target=target,
             export_id="",
             precision=precision,
-            rewrites=_rewrites(target) if rewrites is None else rewrites,
+            rewrites=rewrites_for(target, precision) if rewrites is None else rewrites,
+            calibration=calibration,
             cut=cut,
             dataset=dataset
             if (evaluate_untrained or weights != UNTRAINED) and not getattr(target, "emulates", False)
@@ -244,11 +248,6 @@ def _below(full: int, wanted: Sequence[int]) -> list[int | None]:
     """Those below ``full``, smallest first; None is all there is, which larger ones come to."""
     below = sorted({number for number in wanted if number < full})
     return [*below, None] if len(below) < len(set(wanted)) or not wanted else [*below]
-
-
-def _rewrites(target: Target) -> str:
-    wanted: str = getattr(target, "rewrites", NONE)
-    return wanted
 
 
 def _names(entries: Sequence[Entry]) -> list[str]:

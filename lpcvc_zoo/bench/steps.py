@@ -16,6 +16,7 @@ from lpcvc_zoo.bench.plan import UNTRAINED, Cell, digest
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.exporting.artifact import Artifact, load_artifact
 from lpcvc_zoo.files import sha256_of
+from lpcvc_zoo.retrieval import photos
 from lpcvc_zoo.retrieval.metrics import Scores
 from lpcvc_zoo.targets.base import Compiled, Profile, Target, Tower
 
@@ -27,15 +28,17 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def export_in_worker(
-    entry: str, weights: str, contract: str, cut: TextCut, rewrites: str, precision: str
+    entry: str, weights: str, contract: str, cut: TextCut, rewrites: str, precision: str, calibration: str
 ) -> str:
     """Export a model, or find it in the cache; returns the artifact's folder."""
     from lpcvc_zoo.exporting.cache import cached_export
+    from lpcvc_zoo.retrieval.calibration import pool
 
     artifact = cached_export(
         entry,
         rewrites=rewrites,
         precision=precision,
+        pool=pool(calibration),
         pretrained=_pretrained(weights),
         contract=contract,
         **cut._asdict(),
@@ -61,7 +64,7 @@ def torch_embeddings_in_worker(entry: str, weights: str, contract: str, cut: Tex
     from lpcvc_zoo.retrieval.evaluate import evaluate
 
     data = load_dataset(dataset)
-    made = export_id(entry, weights, contract, cut, "none", "float")
+    made = export_id(entry, weights, contract, cut, "none", "float", photos.CALIBRATION)
     key = digest({"export": made, "dataset": data.fingerprint()})
     path = cache_dir() / "embeddings" / f"{key}.npz"
     if not path.exists():
@@ -70,14 +73,18 @@ def torch_embeddings_in_worker(entry: str, weights: str, contract: str, cut: Tex
     return str(path)
 
 
-def export_id(entry: str, weights: str, contract: str, cut: TextCut, rewrites: str, precision: str) -> str:
+def export_id(
+    entry: str, weights: str, contract: str, cut: TextCut, rewrites: str, precision: str, calibration: str
+) -> str:
     """Identifies an export by everything that shapes it, without making it."""
     from lpcvc_zoo.exporting.cache import export_key
+    from lpcvc_zoo.retrieval.calibration import pool
 
     return export_key(
         entry,
         rewrites=rewrites,
         precision=precision,
+        pool=pool(calibration),
         pretrained=_pretrained(weights),
         contract=contract,
         **cut._asdict(),

@@ -32,7 +32,9 @@ from lpcvc_zoo.bench.workers import Done, Job, Workers
 from lpcvc_zoo.entry import Entry
 from lpcvc_zoo.errors import LedgerError, TargetError
 from lpcvc_zoo.exporting.artifact import load_artifact
+from lpcvc_zoo.exporting.precision import FLOAT, canonical
 from lpcvc_zoo.retrieval import photos
+from lpcvc_zoo.retrieval.calibration import check_apart
 from lpcvc_zoo.retrieval.records import RetrievalDataset
 from lpcvc_zoo.targets.base import AsyncTarget, Target
 from lpcvc_zoo.targets.onnxruntime import usable_cpus
@@ -114,6 +116,8 @@ def _planned(
     precisions = [*options.precisions, *(artifact.manifest.precision for artifact in artifacts)]
     options = options.model_copy(update={"dataset": photos.scored_on(options.dataset, precisions)})
     dataset = tools.load_dataset(options.dataset)  # its chance is stated also where nothing is scored
+    if any(canonical(precision) != FLOAT for precision in options.precisions):
+        check_apart(tools.load_dataset(options.calibration), dataset)
     fingerprint = tools.fingerprint(dataset)
     cells = plan(
         models,
@@ -122,6 +126,7 @@ def _planned(
         contracts=options.contracts,
         precisions=options.precisions,
         rewrites=options.rewrites,
+        calibration=options.calibration,
         text_lengths=options.text_lengths,
         text_depths=options.text_depths,
         dataset=fingerprint,

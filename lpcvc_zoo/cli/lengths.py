@@ -45,6 +45,4 @@ def print_choice(choice: TextLengthChoice) -> None:
         if choice.exact
         else "the shortest at which no recall is lower than at full length"
     )
-    out.print(
-        f"{choice.text_length} tokens: {why}. Export with --text-length {choice.text_length}.", style="dim"
-    )
+    out.print(f"{choice.text_length} tokens: {why}.", style="dim")

@@ -43,6 +43,7 @@ from lpcvc_zoo.retrieval import photos
 
 if TYPE_CHECKING:
     from lpcvc_zoo.exporting.artifact import Artifact, Manifest
+    from lpcvc_zoo.exporting.calibrate import Pool
     from lpcvc_zoo.targets.base import Target
 
 NameOrFolder = Annotated[
@@ -52,6 +53,10 @@ NameOrFolder = Annotated[
         help="An entry, entry.tag, or the folder of an exported or adopted model.",
         autocompletion=names_from,
     ),
+]
+TextLengthOrAuto = Annotated[
+    str | None,
+    typer.Option(help="Cut the text sequence to this many tokens; auto: the least that loses nothing."),
 ]
 ContractChoice = Annotated[
     str | None,
@@ -69,7 +74,8 @@ def export(
     contract: ContractName = "lpcvc2026",
     pretrained: Weights = None,
     image_size: ImageSize = None,
-    text_length: TextLength = None,
+    text_length: TextLengthOrAuto = None,
+    dataset: Annotated[str, typer.Option(help="What --text-length auto is found on.")] = photos.NAME,
     text_depth: TextDepth = None,
     fuse: Annotated[bool, typer.Option(help="Fold branches and BatchNorm into the convolutions.")] = True,
     rewrites: Rewrites = "none",
@@ -80,31 +86,41 @@ def export(
     from lpcvc_zoo.exporting.rewrites import resolve
 
     resolve(rewrites)
+    auto, tokens = lengths.parsed(text_length)
     from lpcvc_zoo.exporting.onnx import export as export_model
 
     folder = folder or Path("exported") / f"{name}-{contract}"
-    options = options_of(pretrained, contract, image_size, text_length, text_depth)
+    options = options_of(pretrained, contract, image_size, tokens, text_depth)
     options["fuse"] = fuse
+    choice = None
+    if auto:
+        from lpcvc_zoo.retrieval.datasets import load_dataset
+
+        choice = lengths.find(name, options, load_dataset(dataset)).choice
+        options["text_length"] = choice.text_length
     model = registry.build(name, **options)
     with out.status(f"exporting {name}"):
-        manifest = export_model(model, folder, rewrites=rewrites, fused=fuse).manifest
+        made = export_model(model, folder, rewrites=rewrites, fused=fuse)
+    manifest = (made.record(choice) if choice else made).manifest
     if as_json:
         print_json(manifest.model_dump(mode="json"))
         return
     shown = table("tower", "file", "MB", "nodes", "input", "worst cosine to torch")
     for tower in TOWERS:
-        made = manifest.tower(tower)
-        parity = "not measured" if made.parity is None else f"{made.parity.min_cosine:.7f}"
-        shape = f"{made.input_name} {made.input_dtype} {list(made.input_shape)}"
+        file = manifest.tower(tower)
+        parity = "not measured" if file.parity is None else f"{file.parity.min_cosine:.7f}"
+        shape = f"{file.input_name} {file.input_dtype} {list(file.input_shape)}"
         shown.add_row(
             tower,
-            str(folder / made.file),
-            f"{made.size_bytes / 1e6:.1f}",
-            str(made.nodes),
+            str(folder / file.file),
+            f"{file.size_bytes / 1e6:.1f}",
+            str(file.nodes),
             escape(shape),
             parity,
         )
     out.print(shown)
+    if choice:
+        lengths.print_choice(choice)
     if manifest.rewrites:
         _print_effects(manifest)
     out.print(f"{manifest.weights} weights, opset {manifest.opset}, {manifest.seconds:.0f} s", style="dim")
@@ -131,11 +147,12 @@ def profile(
     """Measure a model's towers on a target: latency, load, memory; or what its compiler says they move."""
     from lpcvc_zoo.bench.locks import quiet_machine
     from lpcvc_zoo.targets import get_target
+    from lpcvc_zoo.targets.base import rewrites_for
 
-    more, exported = _where(target, device, runtime, precision, calibration)
+    more, exported, pool = _where(target, device, runtime, precision, calibration)
     where = get_target(target, threads=threads, operators=operators or None, **more)
     options = options_of(pretrained, contract, image_size, text_length, text_depth)
-    artifact = artifact_of(name, options, getattr(where, "rewrites", NONE), exported)
+    artifact = artifact_of(name, options, rewrites_for(where, exported), exported, pool)
     towers = artifact.manifest.towers
     with out.status(f"measuring {name}"), quiet_machine() if where.exclusive else nullcontext():
         _submit(where, artifact, measured=True)
@@ -152,10 +169,7 @@ def evaluate(
     contract: ContractChoice = None,
     pretrained: Weights = None,
     image_size: ImageSize = None,
-    text_length: Annotated[
-        str | None,
-        typer.Option(help="Cut the text sequence to this many tokens; auto: the least that loses nothing."),
-    ] = None,
+    text_length: TextLengthOrAuto = None,
     text_depth: TextDepth = None,
     target: Annotated[
         str | None, typer.Option("--target", help="Score the exported towers there instead of torch.")
@@ -165,6 +179,9 @@ def evaluate(
     precision: Precision = None,
     calibration: Calibration = photos.CALIBRATION,
     images: Annotated[Path | None, typer.Option(help="Where the images of your own dataset are.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Score this many images, spread evenly, with their texts alone.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Split of a Karpathy JSON; test by default.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Any flaw of the dataset is an error.")] = False,
     save_embeddings: Annotated[Path | None, typer.Option(help="Also write the embeddings (.npz).")] = None,
@@ -176,6 +193,7 @@ def evaluate(
     artifact = _in_folder(name, options)
     if auto and artifact is not None:
         raise ZooError(f"{name} is made already: expected no --text-length.")
+    from lpcvc_zoo.retrieval.calibration import check_apart
     from lpcvc_zoo.retrieval.datasets import load_dataset
     from lpcvc_zoo.retrieval.evaluate import BATCH_SIZE, CompiledPair
     from lpcvc_zoo.retrieval.evaluate import evaluate as score
@@ -183,6 +201,9 @@ def evaluate(
     precisions = [precision or FLOAT, artifact.manifest.precision if artifact else FLOAT]
     scored = photos.scored_on(dataset, precisions)
     data = load_dataset(scored, strict=strict, images=images, split=split)
+    data = data if limit is None else data.spread(limit)
+    if canonical(precision or FLOAT) != FLOAT and artifact is None:
+        check_apart(load_dataset(calibration), data)
     for problem in data.problems:
         print(f"{problem.level}: {problem}", file=sys.stderr)
     in_torch = artifact is None and target is None and precision is None
@@ -200,11 +221,12 @@ def evaluate(
         weights, own = what.weights, what.contract
     else:
         from lpcvc_zoo.targets import get_target
+        from lpcvc_zoo.targets.base import rewrites_for
 
         target = target or "onnxruntime"
-        more, exported = _where(target, device, runtime, precision, calibration)
+        more, exported, pool = _where(target, device, runtime, precision, calibration)
         where = get_target(target, **more)
-        artifact = artifact_of(name, options, getattr(where, "rewrites", NONE), exported)
+        artifact = artifact_of(name, options, rewrites_for(where, exported), exported, pool)
         artifact = artifact.record(found.choice) if found else artifact
         weights, own = artifact.manifest.weights, get_contract(artifact.manifest.contract)
         files = {tower: artifact.path(tower) for tower in TOWERS}  # half a pair ends here
@@ -245,7 +267,11 @@ def evaluate(
 
 
 def artifact_of(
-    name: str, options: registry.BuildOptions, rewrites: str = NONE, precision: str = FLOAT
+    name: str,
+    options: registry.BuildOptions,
+    rewrites: str = NONE,
+    precision: str = FLOAT,
+    pool: Pool | None = None,
 ) -> Artifact:
     """The artifact in a folder of that name, or the export of a model of the zoo."""
     artifact = _in_folder(name, options)
@@ -258,23 +284,27 @@ def artifact_of(
     from lpcvc_zoo.exporting.cache import cached_export
 
     with out.status(f"exporting {name}"), busy_machine():
-        return cached_export(name, rewrites=rewrites, precision=precision, **options)
+        return cached_export(name, rewrites=rewrites, precision=precision, pool=pool, **options)
 
 
 def _where(
     target: str, device: str | None, runtime: str | None, precision: str | None, calibration: str
-) -> tuple[dict[str, Any], str]:
-    """What a target is asked for beyond its name, and the precision that the export is made in for it."""
+) -> tuple[dict[str, Any], str, Pool | None]:
+    """What a target is asked for beyond its name; the export's precision, and what that calibrates on."""
     from lpcvc_zoo.targets import options_of as taken_by
 
     asked: dict[str, Any] = {"device": device, "runtime": runtime}
     precision = canonical(precision or FLOAT)
-    if precision == FLOAT or "precision" not in taken_by(target):
-        return asked, precision
+    if precision == FLOAT:
+        return asked, FLOAT, None
     from lpcvc_zoo.retrieval.calibration import Calibration as CalibrationData
+    from lpcvc_zoo.retrieval.calibration import pool
     from lpcvc_zoo.retrieval.datasets import load_dataset
 
-    return asked | {"precision": precision, "calibration": CalibrationData(load_dataset(calibration))}, FLOAT
+    if "precision" not in taken_by(target):
+        return asked, precision, pool(calibration)
+    data = CalibrationData(load_dataset(calibration))
+    return asked | {"precision": precision, "calibration": data}, FLOAT, None
 
 
 def _submit(where: Target, artifact: Artifact, *, measured: bool) -> None:

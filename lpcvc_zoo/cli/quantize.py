@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from lpcvc_zoo import registry
 from lpcvc_zoo.cli.one import options_of
 from lpcvc_zoo.cli.shared import (
     AsJson,
+    Calibration,
     ContractName,
     ImageSize,
     Name,
@@ -18,18 +19,22 @@ from lpcvc_zoo.cli.shared import (
     TextDepth,
     TextLength,
     Weights,
+    counting,
     number,
     out,
     print_json,
     table,
 )
-from lpcvc_zoo.contract import TOWERS
+from lpcvc_zoo.contract import TOWERS, get_contract
+from lpcvc_zoo.retrieval import photos
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from lpcvc_zoo.exporting.artifact import Manifest
+    from lpcvc_zoo.exporting.artifact import Artifact, Manifest
     from lpcvc_zoo.exporting.quantize import Cost
+    from lpcvc_zoo.retrieval.metrics import Recall
+    from lpcvc_zoo.retrieval.records import RetrievalDataset
 
 SHOWN = 15
 
@@ -53,12 +58,13 @@ def quantize(
     text_length: TextLength = None,
     text_depth: TextDepth = None,
     rewrites: Rewrites = "npu",
-    samples: Annotated[int, typer.Option(min=1, max=48, help="Photos and captions to calibrate on.")] = 32,
-    seed: Annotated[int, typer.Option(help="Draws them from the bundled calibration part.")] = 0,
+    calibration: Calibration = photos.CALIBRATION,
+    samples: Annotated[int, typer.Option(min=1, help="Photos and captions of it to calibrate on.")] = 32,
+    seed: Annotated[int, typer.Option(help="Draws them.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Keep a tower that collapses.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Quantise both towers to QDQ ONNX, calibrated on real photos and captions."""
+    """Quantise both towers to QDQ ONNX, calibrated on real photos and captions, and score trained ones."""
     from lpcvc_zoo.exporting.precision import canonical
 
     registry.get_entry(name)
@@ -66,8 +72,13 @@ def quantize(
     from lpcvc_zoo.exporting import quantize as room
     from lpcvc_zoo.exporting.cache import cached_export
     from lpcvc_zoo.exporting.engines import ENGINES, find_engine
+    from lpcvc_zoo.retrieval.calibration import check_apart, pool
+    from lpcvc_zoo.retrieval.datasets import load_dataset
 
     find_engine(engine)
+    scored = load_dataset(photos.HELD_OUT)
+    check_apart(load_dataset(calibration), scored)
+    how: dict[str, Any] = {"samples": samples, "seed": seed, "pool": pool(calibration), "engine": engine}
     suffix = "" if engine == ENGINES[0] else f"-{engine}"
     folder = folder or Path("exported") / f"{name}-{canonical(precision)}{suffix}"
     options = options_of(pretrained, contract, image_size, text_length, text_depth)
@@ -75,7 +86,7 @@ def quantize(
         artifact = cached_export(name, rewrites=rewrites, **options)
     if explain:
         with out.status("quantising every layer alone"):
-            costs = room.explain(artifact, precision, samples=samples, seed=seed, engine=engine)
+            costs = room.explain(artifact, precision, **how)
         plot = _plot(costs, folder / "sensitivity.png", f"{name}, {precision}")
         if as_json:
             print_json([cost.model_dump(mode="json") for cost in costs])
@@ -84,17 +95,49 @@ def quantize(
             out.print(f"plot: {plot}", highlight=False, soft_wrap=True)
         return
     with out.status(f"quantising {name}"):
-        made = room.quantize(
-            artifact, folder, precision, samples=samples, seed=seed, force=force, engine=engine
-        )
+        made = room.quantize(artifact, folder, precision, force=force, **how)
+    recalls = _recalls(artifact, made, scored)
     if as_json:
-        print_json(made.manifest.model_dump(mode="json"))
-    else:
-        _print(made.manifest, folder)
+        shown = {name: recall.model_dump(mode="json") for name, recall in recalls.items()}
+        print_json({**made.manifest.model_dump(mode="json"), "recall": shown})
+        return
+    _print(made.manifest)
+    _print_recalls(recalls, len(scored.images))
+    out.print(f"in {folder}", style="dim", soft_wrap=True)
 
 
-def _print(manifest: Manifest, folder: Path) -> None:
-    shown = table("tower", "precision", ">MB", ">mean cosine to float", ">worst", "kept in float", "file")
+def _recalls(whole: Artifact, quantized: Artifact, scored: RetrievalDataset) -> dict[str, Recall]:
+    """The contract's metric before and after, by precision; nothing for untrained weights."""
+    if whole.manifest.weights == "untrained":
+        return {}
+    from lpcvc_zoo.retrieval.evaluate import evaluate
+
+    found: dict[str, Recall] = {}
+    metric = get_contract(whole.manifest.contract).metric
+    for artifact in (whole, quantized):
+        precision = artifact.manifest.precision
+        with counting(f"scoring {precision} on {scored.name}") as progress:
+            scores = evaluate(artifact, scored, progress=progress)
+        found[precision] = scores.recall(metric.k, mode=metric.mode)
+    return found
+
+
+def _print_recalls(recalls: Mapping[str, Recall], photos_scored: int) -> None:
+    if not recalls:
+        out.print("Untrained weights: their recall is chance, so only cosines are told.", style="dim")
+        return
+    k = next(iter(recalls.values())).k
+    shown = table("precision", f">recall@{k}", "95 % interval", ">chance")
+    for precision, recall in recalls.items():
+        interval = f"{recall.low:.3f} to {recall.high:.3f}"
+        shown.add_row(precision, number(recall.value, 3), interval, number(recall.chance, 3))
+    out.print()
+    out.print(shown)
+    out.print(f"image to text, on the {photos_scored} bundled photos that calibrate nothing", style="dim")
+
+
+def _print(manifest: Manifest) -> None:
+    shown = table("tower", "precision", ">MB", ">mean cosine", ">worst", "kept in float")
     for tower in TOWERS:
         made = manifest.tower(tower)
         facts = made.quantized
@@ -104,12 +147,11 @@ def _print(manifest: Manifest, folder: Path) -> None:
             f"{made.size_bytes / 1e6:.1f}",
             number(facts.mean_cosine if facts else None, 5),
             number(facts.agreement.min_cosine if facts else None, 5),
-            (", ".join(facts.kept) or "none") if facts else "all",
-            str(folder / made.file),
+            (", ".join(facts.kept) or "nothing") if facts else "all",
         )
     out.print(shown)
     if engines := {facts.engine or "" for tower in TOWERS if (facts := manifest.tower(tower).quantized)}:
-        out.print(f"by {', '.join(engines)}", style="dim")
+        out.print(f"by {', '.join(engines)}; cosines are to the float tower", style="dim")
 
 
 def _print_costs(costs: Sequence[Cost]) -> None:

@@ -49,7 +49,7 @@ Device = Annotated[
     typer.Option(help="Where a target has several: a name, chipset or attribute."),
 ]
 Precision = Annotated[str | None, typer.Option(help="float, w8a16, w8a8, or image=w8a16+text=float.")]
-Calibration = Annotated[str, typer.Option(help="What a target that quantises by itself calibrates on.")]
+Calibration = Annotated[str, typer.Option(help="Dataset to calibrate quantisation on.")]
 Runtime = Annotated[
     str | None, typer.Option(help="Of a remote target: qnn_dlc, qnn_context_binary, onnx, tflite, ...")
 ]

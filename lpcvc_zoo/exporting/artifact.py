@@ -40,7 +40,7 @@ class Effect(_Record):
 
 
 class Calibration(_Record):
-    """What a quantised tower's ranges were measured on: bundled photos or captions, drawn by a seed."""
+    """What a quantised tower's ranges were measured on: photos or captions of a source, drawn by a seed."""
 
     source: str
     samples: int
@@ -48,7 +48,7 @@ class Calibration(_Record):
 
 
 class Quantized(_Record):
-    """How a tower was quantised. ``kept``: layers left in float because they cost too much.
+    """How a tower was quantised. ``kept``: layers, and types of operators, left in float because they cost too much.
 
     ``agreement`` is to the float export, over photos or captions that calibrated nothing. ``engine``: what
     quantised it, with its version; None in manifests older than this field.

@@ -15,6 +15,7 @@ from lpcvc_zoo import registry
 from lpcvc_zoo.contract import Contract, get_contract
 from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting.artifact import Artifact, load_artifact
+from lpcvc_zoo.exporting.calibrate import Pool
 from lpcvc_zoo.exporting.onnx import OPSET, export, export_module, parity_inputs, tool_versions
 from lpcvc_zoo.exporting.precision import FLOAT, canonical
 from lpcvc_zoo.exporting.quantize import quantize
@@ -34,15 +35,16 @@ def cached_export(
     *,
     rewrites: str | Sequence[str] = NONE,
     precision: str = FLOAT,
+    pool: Pool | None = None,
     force: bool = False,
     **options: Unpack[BuildOptions],
 ) -> Artifact:
     """The export of ``build(name, **options)`` with these rewrites in this precision, made once.
 
-    A cached file that is damaged is exported again. Raises what ``build`` and ``export`` raise; an export
+    ``pool``: what a quantised one is calibrated on, as in ``quantize``. A cached file that is damaged is exported again. Raises what ``build`` and ``export`` raise; an export
     that failed its parity gate stays beside the cache as ``<key>.rejected``.
     """
-    folder = _exports() / export_key(name, rewrites=rewrites, precision=precision, **options)
+    folder = _exports() / export_key(name, rewrites=rewrites, precision=precision, pool=pool, **options)
     if folder.is_dir() and not force:
         try:
             return load_artifact(folder)
@@ -50,7 +52,7 @@ def cached_export(
             log.warning("Cached export is damaged and will be made again: %s", error)
     if canonical(precision) != FLOAT:
         whole = cached_export(name, rewrites=rewrites, force=force, **options)
-        return _made_whole(folder, lambda temporary: quantize(whole, temporary, precision))
+        return _made_whole(folder, lambda temporary: quantize(whole, temporary, precision, pool=pool))
     model = registry.build(name, **options)
     fused = options.get("fuse", True)
     return _made_whole(folder, lambda temporary: export(model, temporary, rewrites=rewrites, fused=fused))
@@ -61,6 +63,7 @@ def export_key(
     *,
     rewrites: str | Sequence[str] = NONE,
     precision: str = FLOAT,
+    pool: Pool | None = None,
     **options: Unpack[BuildOptions],
 ) -> str:
     """Name and hash of everything that shapes an export; needs no torch and builds nothing.
@@ -85,6 +88,7 @@ def export_key(
         "text_depth": options.get("text_depth"),
         "rewrites": resolve(rewrites),
         "precision": canonical(precision),
+        "calibration": pool.fingerprint if pool and canonical(precision) != FLOAT else "",
         "opset": OPSET,
         "versions": tool_versions(),
         "code": _own_code(),

@@ -7,6 +7,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lpcvc_zoo.exporting.artifact import Calibration, Parity
 from lpcvc_zoo.exporting.engines import Engine, Prepared
 from lpcvc_zoo.exporting.parity import agreement, run_onnx
 
-CHECKED_PHOTOS, CHECKED_CAPTIONS = 12, 24
+CHECKED: dict[Tower, int] = {"image": 12, "text": 24}  # how many embeddings are compared
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _LAYER = re.compile(r"^(.*?\d+(?:\.(?:blocks|layers)\.\d+)?)")
 # Always float: the host's pixels and ids made the tower's own, rows looked up in the token embedding (a
@@ -27,10 +28,30 @@ _LAYER = re.compile(r"^(.*?\d+(?:\.(?:blocks|layers)\.\d+)?)")
 _ADAPTER, _LOOKUP, _END = "adapter", "(lookup)", "(end)"
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Photos and captions that ranges may be taken from. ``source``: what they are, for the manifest.
+
+    ``fingerprint`` is empty for the bundled ones, which change with the package alone.
+    """
+
+    source: str
+    photos: tuple[Path, ...]
+    captions: tuple[str, ...]
+    fingerprint: str = ""
+
+
+def bundled_pool() -> Pool:
+    """The bundled photos and captions that never score a quantised model."""
+    photos, captions = calibration_pool()
+    return Pool("bundled photos and captions, the calibration part", tuple(photos), tuple(captions))
+
+
 class Quantizable:
     """A float tower, prepared by ONNX Runtime's steps for QNN, in an engine that has measured its ranges.
 
     ``layers``: names of nodes by the layer of the network that they belong to, as torch named it.
+    ``operators``: the same nodes by their type.
     """
 
     def __init__(
@@ -55,11 +76,15 @@ class Quantizable:
             prepared = folder / "prepared.onnx"
             onnx.save(model, prepared)
         graph = model.graph
-        self.kinds = {node.name: node.op_type for node in graph.node}
         self.layers = _grouped(graph, layers)
         fixed = {name for layer in (_ADAPTER, _LOOKUP, _END) for name in self.layers.pop(layer, [])}
-        self.checked = held_out_inputs(contract, tower)
-        self.expected = run_onnx(str(path), self.checked)
+        self.operators: dict[str, list[str]] = {}
+        for node in graph.node:
+            if node.name not in fixed:
+                self.operators.setdefault(node.op_type, []).append(node.name)
+        # Layers are chosen by what calibrates: what judges the outcome has no say in it.
+        self.chosen_by = _Check(path, samples[: CHECKED[tower]])
+        self.judged_by = _Check(path, held_out_inputs(contract, tower))
         bits = 16 if precision == "w8a16" else 8
         self.engine = engine(Prepared(prepared, graph.input[0].name, samples, bits, fixed, folder))
         self._kept: set[str] | None = None
@@ -74,40 +99,45 @@ class Quantizable:
             self._kept = chosen
         return out
 
-    def agreements(self, file: Path) -> list[Parity]:
-        """Agreement with the float tower on what calibrated nothing, input by input."""
-        got = run_onnx(str(file), self.checked)
-        pairs = zip(self.expected, got, strict=True)
-        return [agreement([one], [other]) for one, other in pairs]
-
     def mean_cosine(self, kept: Iterable[str]) -> float:
-        """Of the tower quantised but for these nodes, to the float one."""
-        found = self.agreements(self.quantized(kept))
+        """Of the tower quantised but for these nodes, to the float one, on some of what calibrated it."""
+        found = self.chosen_by.agreements(self.quantized(kept))
         return float(np.mean([parity.min_cosine for parity in found]))
 
 
+class _Check:
+    """Inputs and what the float tower makes of them."""
+
+    def __init__(self, path: Path, inputs: list[Any]) -> None:
+        self.inputs, self.expected = inputs, run_onnx(str(path), inputs)
+
+    def agreements(self, file: Path) -> list[Parity]:
+        """Agreement of a file with the float tower, input by input."""
+        pairs = zip(self.expected, run_onnx(str(file), self.inputs), strict=True)
+        return [agreement([one], [other]) for one, other in pairs]
+
+
 def calibration_inputs(
-    contract: Contract, tower: Tower, count: int, seed: int
+    contract: Contract, tower: Tower, pool: Pool, count: int, seed: int
 ) -> tuple[list[Any], Calibration]:
-    """``count`` prepared photos or captions of the bundled pool, drawn by ``seed``."""
-    photos, captions = calibration_pool()
-    pool: list[Any] = list(photos if tower == "image" else captions)
-    chosen = random.Random(seed).sample(pool, min(count, len(pool)))
+    """``count`` prepared photos or captions of a pool, drawn by ``seed``; fewer where it has fewer."""
+    everything: list[Any] = list(pool.photos if tower == "image" else pool.captions)
+    chosen = random.Random(seed).sample(everything, min(count, len(everything)))
     prepare = contract.prepare_image if tower == "image" else contract.prepare_text
-    source = f"bundled {'photos' if tower == 'image' else 'captions'}, the calibration part"
-    return [prepare(item) for item in chosen], Calibration(source=source, samples=len(chosen), seed=seed)
+    facts = Calibration(source=pool.source, samples=len(chosen), seed=seed)
+    return [prepare(item) for item in chosen], facts
 
 
 def held_out_inputs(contract: Contract, tower: Tower) -> list[Any]:
-    """Prepared photos or captions from outside the calibration pool."""
+    """Prepared bundled photos or captions from outside the calibration pool."""
     photos, captions = calibration_pool()
+    count = CHECKED[tower]
     everything = sum(1 for _ in (PHOTOS / "images").glob("*.jpg"))
     if tower == "image":
         left = [photo for photo in sample_photos(everything) if photo not in set(photos)]
-        step = len(left) // CHECKED_PHOTOS
-        return [contract.prepare_image(photo) for photo in left[::step][:CHECKED_PHOTOS]]
-    texts = [text for text in sample_captions(3 * CHECKED_CAPTIONS) if text not in set(captions)]
-    return [contract.prepare_text(text) for text in texts[:CHECKED_CAPTIONS]]
+        return [contract.prepare_image(photo) for photo in left[:: len(left) // count][:count]]
+    texts = [text for text in sample_captions(3 * count) if text not in set(captions)]
+    return [contract.prepare_text(text) for text in texts[:count]]
 
 
 def own_numbers(model: onnx.ModelProto) -> int:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from lpcvc_zoo.contract import Contract, Tower, get_contract
 from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting.artifact import MANIFEST, Artifact, Calibration, Parity, Quantized, TowerFile
-from lpcvc_zoo.exporting.calibrate import Quantizable, calibration_inputs
+from lpcvc_zoo.exporting.calibrate import Pool, Quantizable, bundled_pool, calibration_inputs
 from lpcvc_zoo.exporting.engines import ENGINES, Engine, Prepared, find_engine
 from lpcvc_zoo.exporting.precision import FLOAT, by_tower, canonical
 from lpcvc_zoo.files import sha256_of, write_text, written_whole
@@ -26,7 +26,7 @@ from lpcvc_zoo.files import sha256_of, write_text, written_whole
 SAMPLES, SEED = 32, 0
 COLLAPSED = 0.9  # a mean cosine to float below this is no model any more
 GOOD = 0.99  # below this, the layers that cost most are left in float, as far as it pays
-MOST_KEPT = 0.25  # of all layers
+MOST_KEPT = 0.25  # of all nodes
 
 
 class Cost(BaseModel):
@@ -46,6 +46,7 @@ class _How:
     """What all towers of one call are quantised with."""
 
     engine: Callable[[Prepared], Engine]
+    pool: Pool
     samples: int
     seed: int
 
@@ -57,19 +58,21 @@ def quantize(
     *,
     samples: int = SAMPLES,
     seed: int = SEED,
+    pool: Pool | None = None,
     force: bool = False,
     engine: str = ENGINES[0],
 ) -> Artifact:
     """Quantise a float export's towers, each to its precision, into ``out_dir`` with a manifest of its own.
 
-    Weights have 8 bits per channel, activations 8 or 16; ``samples`` photos and captions of the bundled
-    calibration part, drawn by ``seed``, give the ranges. Where the mean cosine to float stays below 0.99, the
-    layers that cost most are left in float, a quarter of them at most, as long as that helps. ExportError
-    where it stays below 0.9, unless ``force``. What is checked never calibrated. ``engine``: one of
-    ``ENGINES``; MissingExtraError where it is not installed.
+    Weights have 8 bits per channel, activations 8 or 16; ``samples`` photos and captions of ``pool`` (the
+    bundled calibration part), drawn by ``seed``, give the ranges. Where the mean cosine to float of those
+    stays below 0.99, the layers or types of operators that cost most are left in float, a quarter of the
+    nodes at most, as long as that helps. ExportError where it stays below 0.9 on bundled photos and captions
+    that neither calibrated nor chose anything, unless ``force``. ``engine``: one of ``ENGINES``;
+    MissingExtraError where it is not installed.
     """
     started = time.monotonic()
-    how = _How(find_engine(engine), samples, seed)
+    how = _How(find_engine(engine), pool or bundled_pool(), samples, seed)
     out_dir = Path(out_dir)
     (out_dir / MANIFEST).unlink(missing_ok=True)
     manifest = artifact.manifest
@@ -96,17 +99,24 @@ def explain(
     *,
     samples: int = SAMPLES,
     seed: int = SEED,
+    pool: Pool | None = None,
     engine: str = ENGINES[0],
 ) -> list[Cost]:
-    """What each layer, and each type of operator, costs when it alone is quantised; the dearest first."""
-    how = _How(find_engine(engine), samples, seed)
+    """What each layer, and each type of operator, costs when it alone is quantised; the dearest first.
+
+    ExportError where no tower is to be quantised.
+    """
+    if canonical(precision) == FLOAT:
+        raise ExportError(
+            f"Nothing is quantised in {FLOAT}: expected w8a16, w8a8, or one of them for a tower."
+        )
+    how = _How(find_engine(engine), pool or bundled_pool(), samples, seed)
     contract = get_contract(artifact.manifest.contract)
     found: list[Cost] = []
     for tower, chosen in by_tower(precision).items():
         if chosen != FLOAT:
             with _opened(artifact, tower, contract, chosen, how) as (part, _):
-                found += _costs(part, tower, "layer", part.layers)
-                found += _costs(part, tower, "operator", _by_operator(part))
+                found += _costs(part, tower)
     return sorted(found, key=lambda cost: -cost.cost)
 
 
@@ -128,7 +138,7 @@ def _tower(
     with _opened(artifact, tower, contract, precision, how) as (part, calibration):
         kept = _kept(part, tower)
         file = part.quantized(_nodes(part, kept))
-        agreements = part.agreements(file)
+        agreements = part.judged_by.agreements(file)
         with written_whole(out) as temporary:
             shutil.copyfile(file, temporary)
     cosines = [parity.min_cosine for parity in agreements]
@@ -161,15 +171,18 @@ def _tower(
 
 
 def _kept(part: Quantizable, tower: Tower) -> tuple[str, ...]:
-    """The layers to leave in float: none where the tower is good without, else the dearest that help."""
+    """What to leave in float: nothing where the tower is good without, else the dearest parts that help."""
     best = part.mean_cosine(())
     kept: tuple[str, ...] = ()
     if best >= GOOD:
         return kept
-    dearest = sorted(_costs(part, tower, "layer", part.layers), key=lambda cost: -cost.cost)
-    for cost in dearest[: int(MOST_KEPT * len(dearest))]:
+    most = MOST_KEPT * len(_nodes(part, tuple(part.layers)))
+    for cost in sorted(_costs(part, tower), key=lambda cost: -cost.cost):
         tried = (*kept, cost.name)
-        mean = part.mean_cosine(_nodes(part, tried))
+        nodes = _nodes(part, tried)
+        if len(nodes) > most:
+            continue
+        mean = part.mean_cosine(nodes)
         if mean > best:
             best, kept = mean, tried
         if best >= GOOD:
@@ -177,24 +190,19 @@ def _kept(part: Quantizable, tower: Tower) -> tuple[str, ...]:
     return kept
 
 
-def _nodes(part: Quantizable, layers: tuple[str, ...]) -> list[str]:
-    return [name for layer in layers for name in part.layers[layer]]
+def _nodes(part: Quantizable, names: tuple[str, ...]) -> set[str]:
+    """The nodes of these layers and types of operators."""
+    groups = part.layers | part.operators
+    return {node for name in names for node in groups[name]}
 
 
-def _by_operator(part: Quantizable) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for names in part.layers.values():
-        for name in names:
-            groups.setdefault(part.kinds[name], []).append(name)
-    return groups
-
-
-def _costs(part: Quantizable, tower: Tower, by: str, groups: dict[str, list[str]]) -> list[Cost]:
-    everything = {name for names in part.layers.values() for name in names}
+def _costs(part: Quantizable, tower: Tower) -> list[Cost]:
+    everything = _nodes(part, tuple(part.layers))
     found = []
-    for name, nodes in groups.items():
-        mean = part.mean_cosine(everything - set(nodes))
-        found.append(Cost(tower=tower, by=by, name=name, nodes=len(nodes), cost=max(0.0, 1 - mean)))
+    for by, groups in (("layer", part.layers), ("operator", part.operators)):
+        for name, nodes in groups.items():
+            mean = part.mean_cosine(everything - set(nodes))
+            found.append(Cost(tower=tower, by=by, name=name, nodes=len(nodes), cost=max(0.0, 1 - mean)))
     return found
 
 
@@ -208,7 +216,7 @@ def _opened(
     logger.setLevel(logging.ERROR)  # onnxruntime's quantiser tells its own workings there
     try:
         with tempfile.TemporaryDirectory(prefix="lpcvc_zoo_") as name:
-            inputs, calibration = calibration_inputs(contract, tower, how.samples, how.seed)
+            inputs, calibration = calibration_inputs(contract, tower, how.pool, how.samples, how.seed)
             path, folder = artifact.path(tower), Path(name)
             try:
                 part = Quantizable(path, tower, contract, precision, inputs, folder, how.engine)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from lpcvc_zoo.data import PHOTOS, calibration_pool
 from lpcvc_zoo.exporting.precision import FLOAT, canonical
@@ -50,13 +49,4 @@ def _part(name: str, strict: bool, note: str, *, calibrating: bool) -> Retrieval
     whole = load(strict=strict)
     pool = {photo.name for photo in calibration_pool()[0]}
     kept = [place for place, image in enumerate(whole.images) if (image.name in pool) == calibrating]
-    texts = sorted({text for place in kept for text in whole.positives[place]})
-    index = {text: place for place, text in enumerate(texts)}
-    return replace(
-        whole,
-        name=name,
-        images=tuple(whole.images[place] for place in kept),
-        texts=tuple(whole.texts[text] for text in texts),
-        positives=tuple(tuple(index[text] for text in whole.positives[place]) for place in kept),
-        note=f"{NOTE} {note}",
-    )
+    return whole.part(name, kept, note)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -78,6 +78,30 @@ class RetrievalDataset:
     def links(self) -> int:
         """How many (image, text) pairs belong together."""
         return sum(map(len, self.positives))
+
+    def part(self, name: str, places: Iterable[int], note: str = "") -> RetrievalDataset:
+        """The images at these places, in this order, with their texts alone."""
+        kept = list(places)
+        texts = sorted({text for place in kept for text in self.positives[place]})
+        index = {text: place for place, text in enumerate(texts)}
+        return replace(
+            self,
+            name=name,
+            images=tuple(self.images[place] for place in kept),
+            texts=tuple(self.texts[text] for text in texts),
+            positives=tuple(tuple(index[text] for text in self.positives[place]) for place in kept),
+            note=" ".join(filter(None, (self.note, note))),
+        )
+
+    def spread(self, count: int) -> RetrievalDataset:
+        """``count`` images spread evenly, with their texts alone: an easier set, and named another one."""
+        total = len(self.images)
+        if count >= total:
+            return self
+        places = (index * total // count for index in range(count))
+        return self.part(
+            f"{self.name}, {count} of {total}", places, "A part of it, with fewer texts to confuse."
+        )
 
     def fingerprint(self) -> str:
         """sha256 (hex) over what changes a score: image file names and sizes, texts, positives.

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from lpcvc_zoo.contract import TOWERS as TOWERS
 from lpcvc_zoo.contract import Tower as Tower
+from lpcvc_zoo.exporting.precision import FLOAT
+from lpcvc_zoo.exporting.rewrites import NONE, NPU
 from lpcvc_zoo.targets.references import CompileReference, InferenceReference, ProfileReference, Reference
 
 Array = NDArray[np.generic]
@@ -133,8 +135,7 @@ class Compiled(_Record):
 class Target(Protocol):
     """Where towers are compiled, measured and run. ``exclusive``: latency here needs a quiet machine.
 
-    A target may also have ``rewrites``, the name of those that suit it (see ``exporting.rewrites``), such as
-    "npu"; without it towers are exported plainly.
+    A target may also have ``rewrites``, the name of those that suit it (see ``rewrites_for``).
     """
 
     name: str
@@ -152,6 +153,16 @@ class Target(Protocol):
     def infer(self, compiled: Compiled, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run a batch: each input's batch axis may be longer than the compiled one's; outputs are stacked."""
         ...
+
+
+def rewrites_for(target: Target, precision: str = FLOAT) -> str:
+    """What an export for a target is rewritten with: what it asks for, else nothing.
+
+    Quantised for an NPU, it is the NPU's form on every target: one file, and so one recall.
+    """
+    usual = NONE if precision == FLOAT else NPU
+    wanted: str = getattr(target, "rewrites", usual)
+    return wanted
 
 
 @runtime_checkable
