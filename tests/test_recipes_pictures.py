@@ -16,6 +16,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from lpcvc_zoo.data import PHOTOS
+from lpcvc_zoo.files import sha256_of
 
 RECIPES = Path(__file__).parent.parent / "benchmarks" / "recipes"
 
@@ -97,6 +98,7 @@ def test_ingredients_are_small_and_things_lose_what_is_empty_around_them(tmp_pat
     (row,) = saved([found["thing.png"]], tmp_path, "ingredients/cutouts")
     small = Image.open(tmp_path / row[0])
     assert small.size == (THING, THING // 4)
+    assert row[-1] == sha256_of(tmp_path / "thing.png") != row[1]
     assert small.convert("RGBA").getpixel((THING // 2, 10))[3] == 128
     (row,) = saved([found["ground.jpg"]], tmp_path, "ingredients/backgrounds")
     assert Image.open(tmp_path / row[0]).size == (LONGEST["backgrounds"], LONGEST["backgrounds"] * 5 // 8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ def recipes():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(RECIPES))
         yield
-        for name in ("scenes", "efficientvit_image"):
+        for name in ("scenes", "efficientvit_image", "make"):
             sys.modules.pop(name, None)
 
 
@@ -113,23 +112,22 @@ def test_a_run_that_stopped_goes_on_with_new_pictures_and_gives_a_checkpoint_tha
     ingredients: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import efficientvit_image as recipe
+    from make import read
     from scenes import Scenes
 
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.new("RGB", (200, 150), (90, 60, 30)).save(photos / "one.jpg")
-    name = "efficientvit_b0_text_xs"
+    shipped = recipe.Training.model_validate(read(RECIPES / "efficientvit_m0_cpu.toml").training)
+    name = shipped.student
     seen: list[torch.Tensor] = []
     batch, save = Scenes.batch, recipe.Learner.save
     monkeypatch.setattr(Scenes, "batch", lambda *given: seen.append(batch(*given)) or seen[-1])
 
-    def run(out: str, steps: int, start: Path | None = None, batch_size: int = 2) -> None:
-        recipe.train(
-            argparse.Namespace(
-                student=name, out=tmp_path / out, start=start, ingredients=ingredients, held_out=photos,
-                steps=steps, batch_size=batch_size, seed=0, device="cpu",
-            )
-        )  # fmt: skip
+    def run(*steps: int, batch_size: int = 2) -> None:
+        parts = tuple(recipe.Part(steps=count, seed=number) for number, count in enumerate(steps))
+        changed = shipped.model_copy(update={"batch_size": batch_size, "parts": parts})
+        recipe.train(changed, tmp_path / "run", ingredients, photos, torch.device("cpu"))
 
     def stops(learner: recipe.Learner) -> None:
         save(learner)
@@ -137,30 +135,33 @@ def test_a_run_that_stopped_goes_on_with_new_pictures_and_gives_a_checkpoint_tha
 
     monkeypatch.setattr(recipe.Learner, "save", stops)
     with pytest.raises(Stopped):
-        run("run", 2)
+        run(2)
     monkeypatch.setattr(recipe.Learner, "save", save)
     with pytest.raises(SystemExit, match=r"holds a run with .*'batch_size': 2"):
-        run("run", 2, batch_size=4)
-    run("run", 2)
+        run(2, batch_size=4)
+    run(2)
     assert len(seen) == 2
     assert not torch.equal(*seen)
-    folder = tmp_path / "run" / name
+    assert seen[0].shape[-1] == 160
+    folder = tmp_path / "run" / "1"
     with (folder / "steps.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["2"]
 
-    def starts(learner: recipe.Learner, *_: object) -> None:
+    def starts(learner: recipe.Learner, pictures: torch.Tensor, _: object) -> None:
         saved = torch.load(folder / "state.pt")["student"]
         assert all(torch.equal(tensor, saved[key]) for key, tensor in learner.student.state_dict().items())
         assert learner.taken == 0
+        assert pictures.shape[-1] == shipped.size
         raise Stopped
 
     monkeypatch.setattr(recipe.Learner, "step", starts)
     with pytest.raises(Stopped):
-        run("more", 1, start=tmp_path / "run")
+        run(2, 1)
 
-    model, shipped = build(name, pretrained=str(folder / "model.safetensors")), build(name, pretrained=True)
-    ids = torch.from_numpy(shipped.contract.prepare_text(["a red car."]))
-    assert torch.allclose(model.encode_text(ids), shipped.encode_text(ids), atol=1e-5)
+    model = build(name, pretrained=str(folder / "model.safetensors"))
+    ids = torch.from_numpy(model.contract.prepare_text(["a red car."]))
+    embedded = build(name, pretrained=True).encode_text(ids)
+    assert torch.allclose(model.encode_text(ids), embedded, atol=1e-5)
     assert load_file(folder / "model.safetensors")["logit_scale"] == 0
     assert len((folder / "data.txt").read_text().splitlines()) == 3  # things of three kinds are one file here
 
@@ -169,4 +170,4 @@ def test_photos_that_are_missing_are_named(tmp_path: Path) -> None:
     from efficientvit_image import opened
 
     with pytest.raises(SystemExit, match=r"has no \.jpg files"):
-        opened(tmp_path, torch.device("cpu"))
+        opened(tmp_path, 224, torch.device("cpu"))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lpcvc_zoo import build
 from lpcvc_zoo.model import DualEncoder
+from lpcvc_zoo.retrieval.bootstrap import interval
 
 TEACHER = "efficientnet_lite0_224_text_xs.conse_minilm"
 CONTRACT = "lpcvc2026_sample"
@@ -31,9 +32,10 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("photos", type=Path)
     parser.add_argument("--teacher", default=TEACHER)
+    parser.add_argument("--image-size", type=int, help="pixels, of the student; by default the entry's")
     given = parser.parse_args()
     photos = sorted(given.photos.glob("*.jpg"))
-    student = build(given.model, pretrained=given.checkpoint, contract=CONTRACT)
+    student = build(given.model, pretrained=given.checkpoint, contract=CONTRACT, image_size=given.image_size)
     teacher = build(given.teacher, pretrained="." in given.teacher, contract=CONTRACT)
     own, its = embedded(student, photos), embedded(teacher, photos)
     names = class_names(teacher)
@@ -57,11 +59,9 @@ def class_names(model: DualEncoder) -> Tensor:
     return model.encode_text(torch.from_numpy(model.contract.prepare_text(names)))
 
 
-def show(what: str, values: NDArray[np.floating]) -> None:
-    random = np.random.default_rng(0)
-    means = values[random.integers(len(values), size=(2000, len(values)))].mean(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    print(f"{what}: {values.mean():.4f} [{low:.4f}, {high:.4f}], {len(values)} photos")
+def show(what: str, values: NDArray[np.floating], of: str = "photos") -> None:
+    low, high = interval(values)
+    print(f"{what}: {values.mean():.4f} [{low:.4f}, {high:.4f}], {len(values)} {of}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 Needs ``apt-get`` and ``dpkg`` (Debian 12 or a system that can fetch its packages; under 0.6 GB), ``npm`` and
 ``pip install resvg-py``. Gives ``pictures/ingredients`` (backgrounds, cut-outs, drawings and emoji, small:
 what ``scenes.py`` makes pictures of), ``pictures/held_out`` (whole photos of which no part is in the others)
-and ``manifest.csv``: of each picture its sha256, the package's file that it was made of, version and licence.
+and ``manifest.csv``: of each picture its sha256, its licence, the package's file that it was made of, and
+that file's sha256 (an emoji's as it was drawn).
 The same packages give the same pictures; a run that was stopped goes on. The bundled benchmark's photos are
 left out, and whatever looks like one of them at any size or mirrored.
 """
@@ -159,7 +160,7 @@ def main() -> None:
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("file", "sha256", "licence", "made_of"))
+        writer.writerow(("file", "sha256", "licence", "made_of", "source_sha256"))
         writer.writerows(rows)
     print(f"{len(rows)} pictures in {given.out}")
 
@@ -262,7 +263,7 @@ def saved(found: Sequence[Found], out: Path, folder: str) -> Iterator[tuple[str,
             with written_whole(path) as temporary:
                 image.save(temporary, quality=90 if path.suffix == ".jpg" else 80)
         name = path.relative_to(out).as_posix()
-        yield name, sha256_of(path), item.package.licence, item.source
+        yield name, sha256_of(path), item.package.licence, item.source, sha256_of(item.path)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
-r"""The image towers of the distilled EfficientViTs: they learn to see pictures as EfficientNet-Lite0 does.
+"""The image tower of a distilled EfficientViT: it learns to see pictures as EfficientNet-Lite0 does.
 
-    python benchmarks/recipes/efficientvit_image.py --out runs/efficientvit --steps 1644
-    python benchmarks/recipes/efficientvit_image.py --student efficientvit_b0_text_xs \
-        --start runs/efficientvit --out runs/efficientvit_b0 --steps 5600 --seed 1
+    python benchmarks/recipes/efficientvit_image.py RECIPE.toml --out runs/efficientvit_b0
 
 Function matching (arXiv:2106.05237; of few pictures, arXiv:2112.00725): the teacher sees every picture as the
 student does, mixtures too, and the student matches its probabilities over ImageNet's classes, and maps on the
-way there. Pictures: ``scenes.py``. All students see the same ones. This wants a GPU. A run that was stopped
-goes on. What was seen is written beside the weights for ``ship.py``.
+way there. Pictures: ``scenes.py``. The recipe's ``[training]`` says the rest. Each of its parts has a folder
+below ``--out``, by its number; a run that was stopped goes on. What was seen is written beside the weights.
 """
 
 from __future__ import annotations
@@ -15,21 +13,23 @@ from __future__ import annotations
 import argparse
 import math
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from scenes import EDGE, files_in, load_scenes
+from scenes import files_in, load_scenes
 from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as image_ops
 
+from lpcvc_zoo.backbones._sized import set_image_size
 from lpcvc_zoo.contract import get_contract
-from lpcvc_zoo.entry import Entry
+from lpcvc_zoo.entry import Entry, Facts, Preprocessing
 from lpcvc_zoo.files import sha256_of, write_text, written_whole
 from lpcvc_zoo.ingraph import ImageAdapter
 from lpcvc_zoo.model import Towers
@@ -38,29 +38,63 @@ from lpcvc_zoo.training.checkpoint import save_towers
 from lpcvc_zoo.training.folder import BEST, DATA, STATE, read_state
 from lpcvc_zoo.training.records import STEPS, Table
 
-STUDENTS = ("efficientvit_b0_text_xs", "efficientvit_m0_text_xs")
-SIZE = 160  # pixels, of what they see; B0 is used at a larger size after that, as arXiv:1906.06423 advises
-TEACHER, CONTRACT = "efficientnet_lite0_224_text_xs", get_contract("lpcvc2026_sample")  # 0 to 1, of EDGE
+CONTRACT = get_contract("lpcvc2026_sample")  # pixels 0 to 1
 TEACHER_MAPS = {8: (2, 40), 16: (4, 112), 32: (6, 320)}  # stride: the trunk's block, and its channels
-LR, WEIGHT_DECAY, WARMUP, CLIP, EMA = 2e-3, 0.05, 0.04, 2.0, 0.999
 LOW_TEMPERATURE = 0.5  # beside 1, at which the teacher is so unsure that its likeliest classes hardly count
-MAPS, EMBEDDING = 0.5, 2.0  # weights beside the probabilities'
+
+
+class Part(Facts):
+    """A schedule of its own, from where the part before it ended."""
+
+    steps: int
+    seed: int
+
+
+class Weights(Facts):
+    """Of the losses: the teacher's probabilities at temperature 1, and ``sharp``, at 0.5; the direction of
+    the embedding that they come to; maps on the way there, less and less."""
+
+    probabilities: float
+    sharp: float
+    embedding: float
+    maps: float
+
+
+class Training(Facts):
+    """``size``: pixels, of what the student sees; the teacher, an entry, sees pictures of its own size.
+
+    AdamW; the rate rises to ``lr`` over the share ``warmup`` of a part's steps and falls by a cosine.
+    """
+
+    student: str
+    teacher: str
+    size: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    warmup: float
+    clip_norm: float
+    ema: float
+    losses: Weights
+    parts: tuple[Part, ...]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--student", choices=STUDENTS, help="one alone; all if this is left out")
+    parser.add_argument("recipe", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="a finished run, to go on from with a new schedule")
     parser.add_argument("--ingredients", type=Path, default=Path("pictures/ingredients"))
     parser.add_argument(
         "--held-out", type=Path, default=Path("pictures/held_out"), help="photos to look at only"
     )
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--batch-size", type=int, default=1024)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    train(parser.parse_args())
+    parser.add_argument("--threads", type=int, help="of a CPU; by default as many as torch takes")
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    document = tomllib.loads(given.recipe.read_text(encoding="utf-8"))["training"]
+    recipe = Training.model_validate(document)
+    train(recipe, given.out, given.ingredients, given.held_out, torch.device(given.device))
 
 
 @dataclass
@@ -73,13 +107,14 @@ class Outputs:
 
 
 class Teacher(nn.Module):
-    """Pictures 0 to 1 of 224 pixels, as the tower of the entry sees them."""
+    """Pictures 0 to 1 of the entry's size, as its tower sees them."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        model = build(TEACHER, pretrained=True, contract=CONTRACT)
+        model = build(name, pretrained=True, contract=CONTRACT)
         self.tower: Any = model.image_tower.eval().requires_grad_(False)
-        self.text, self.adapter = model.text_tower, model.image_encoder.adapter
+        self.text, self.edge = model.text_tower, model.entry.image_size
+        self.adapter = adapter(model.preprocessing)
 
     def forward(self, pictures: Tensor) -> Outputs:
         trunk = self.tower.trunk
@@ -97,12 +132,14 @@ class Teacher(nn.Module):
 class Student(nn.Module):
     """The entry's tower, seen from inside; ``adapters`` bring its maps to the teacher's channels."""
 
-    def __init__(self, entry: Entry, class_embeddings: Tensor) -> None:
+    def __init__(self, entry: Entry, size: int, class_embeddings: Tensor) -> None:
         super().__init__()
-        self.tower: Any = untrained(entry).image
+        towers = untrained(entry)
+        set_image_size(towers, size, what=entry.name)
+        self.tower: Any = towers.image
         self.tower.class_embeddings.weight.data.copy_(class_embeddings)
         self.tower.class_embeddings.requires_grad_(False)
-        self.adapter = ImageAdapter(CONTRACT.image, entry.preprocessing, EDGE)  # resizes nothing
+        self.adapter = adapter(entry.preprocessing)
         trunk = self.tower.trunk
         known = [(info["reduction"], info["num_chs"]) for info in trunk.feature_info]
         self.adapters = nn.ModuleDict(
@@ -127,19 +164,26 @@ class Student(nn.Module):
         return Outputs(logits, self.tower.class_embeddings(logits.softmax(dim=1)), maps)
 
 
-def losses(own: Outputs, its: Outputs, part_done: float) -> dict[str, Tensor]:
+def adapter(preprocessing: Preprocessing) -> ImageAdapter:
+    """Mean and standard deviation alone: pictures are made at the size that is wanted."""
+    made = ImageAdapter(CONTRACT.image, preprocessing, CONTRACT.image.width)
+    made.resize = nn.Identity()
+    return made
+
+
+def losses(own: Outputs, its: Outputs, weights: Weights, part_done: float) -> dict[str, Tensor]:
     """Every term, weighted; maps count less and less, for in the end only probabilities count."""
     found = {
-        "probabilities": kl_divergence(own.logits, its.logits, 1.0),
-        "sharp": kl_divergence(own.logits, its.logits, LOW_TEMPERATURE),
-        "embedding": EMBEDDING
+        "probabilities": weights.probabilities * kl_divergence(own.logits, its.logits, 1.0),
+        "sharp": weights.sharp * kl_divergence(own.logits, its.logits, LOW_TEMPERATURE),
+        "embedding": weights.embedding
         * (1 - functional.cosine_similarity(own.embedding.float(), its.embedding.float(), dim=1)).mean(),
     }
     for stride, drawn in own.maps.items():
         known = its.maps[stride].float()
         spread, centre = torch.std_mean(known, dim=(0, 2, 3), keepdim=True)
         known = functional.interpolate((known - centre) / (spread + 1e-3), drawn.shape[-2:], mode="area")
-        found[f"map_{stride}"] = MAPS * (1 - part_done) * functional.mse_loss(drawn.float(), known)
+        found[f"map_{stride}"] = weights.maps * (1 - part_done) * functional.mse_loss(drawn.float(), known)
     return found
 
 
@@ -151,48 +195,41 @@ def kl_divergence(own: Tensor, its: Tensor, temperature: float) -> Tensor:
     )
 
 
-def train(given: argparse.Namespace) -> None:
-    torch.manual_seed(given.seed)
+def train(recipe: Training, out: Path, ingredients: Path, held_out: Path, device: torch.device) -> None:
+    torch.manual_seed(recipe.parts[0].seed)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
-    device = torch.device(given.device)
-    scenes = load_scenes(given.ingredients, device)
-    held_out = opened(given.held_out, device)
-    teacher = Teacher().to(device, memory_format=torch.channels_last)
+    scenes = load_scenes(ingredients, device)
+    seen = [f"image {sha256_of(path)}" for path in sorted(ingredients.rglob("*.webp"))]
+    teacher = Teacher(recipe.teacher).to(device, memory_format=torch.channels_last)
+    photos = opened(held_out, teacher.edge, device)
     with torch.no_grad():
-        known = teacher(held_out)
-    settings = {name: getattr(given, name) for name in ("steps", "batch_size", "seed")}
-    learners = []
-    for name in STUDENTS if given.student is None else (given.student,):
-        student = Student(get_entry(name), teacher.tower.class_embeddings.weight)
-        student = student.to(device, memory_format=torch.channels_last)
-        learners.append(Learner(name, student, teacher.text, settings, device, given.out / name))
-    seen = [f"image {sha256_of(path)}" for path in sorted(given.ingredients.rglob("*.webp"))]
-    for learner in learners:
-        learner.begin(seen, given.start and given.start / learner.name)
-    first = learners[0].taken
-    if any(learner.taken != first for learner in learners):
-        raise SystemExit(f"{given.out}: the students are at different steps; finish each with --student.")
-    if first:
-        torch.manual_seed(given.seed + first)  # new pictures, not those of the first steps again
+        known = teacher(photos)
     compiled = torch.compile(teacher) if device.type == "cuda" else teacher
-    every = max(1, given.steps // 50)
-    began = time.monotonic()
-    for taken in range(first + 1, given.steps + 1):
-        pictures = scenes.batch(given.batch_size, EDGE).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            its = compiled(pictures)
-        shown = image_ops.resize(pictures, [SIZE, SIZE], antialias=True)
-        shown = shown.contiguous(memory_format=torch.channels_last)
-        terms = [learner.step(shown, its) for learner in learners]
-        if taken % every == 0 or taken == given.steps:
-            rate = given.batch_size * (taken - first) / (time.monotonic() - began)
-            print(f"{taken} of {given.steps}, {rate:.0f} pictures/s", flush=True)
-            for learner in learners:
+    before = None
+    for number, part in enumerate(recipe.parts, 1):
+        torch.manual_seed(part.seed)
+        student = Student(get_entry(recipe.student), recipe.size, teacher.tower.class_embeddings.weight)
+        student = student.to(device, memory_format=torch.channels_last)
+        learner = Learner(student, teacher.text, recipe, part, device, out / str(number))
+        learner.begin(seen, before)
+        before = learner.out
+        if learner.taken:
+            torch.manual_seed(part.seed + learner.taken)  # new pictures, not those of the first steps again
+        first, began = learner.taken, time.monotonic()
+        every = max(1, part.steps // 50)
+        for taken in range(first + 1, part.steps + 1):
+            pictures = scenes.batch(recipe.batch_size, teacher.edge)
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                its = compiled(pictures)
+            terms = learner.step(shown(pictures, recipe.size), its)
+            if taken % every == 0 or taken == part.steps:
+                rate = recipe.batch_size * (taken - first) / (time.monotonic() - began)
+                print(f"part {number}: {taken} of {part.steps}, {rate:.0f} pictures/s", flush=True)
                 learner.save()
-            for learner, values in zip(learners, terms, strict=True):
-                found = agreement(learner.averaged, held_out, known)
-                learner.note({key: float(value.detach()) for key, value in values.items()} | found)
+                found = agreement(learner.averaged, shown(photos, recipe.size), known)
+                learner.note({key: float(value.detach()) for key, value in terms.items()} | found)
 
 
 class Learner:
@@ -200,18 +237,20 @@ class Learner:
 
     def __init__(
         self,
-        name: str,
         student: Student,
         text: nn.Module,
-        settings: dict[str, int],
+        recipe: Training,
+        part: Part,
         device: torch.device,
         out: Path,
     ) -> None:
-        self.name, self.student, self.text, self.settings = name, student, text, settings
+        self.student, self.text, self.recipe, self.part = student, text, recipe, part
         self.device, self.out, self.taken = device, out, 0
-        groups = param_groups_weight_decay(student, WEIGHT_DECAY)
-        self.optimiser = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.99), fused=device.type == "cuda")
-        self.ema = ModelEmaV3(student, EMA, use_warmup=True, foreach=True)
+        self.settings = recipe.model_dump(exclude={"parts"}) | part.model_dump()
+        groups = param_groups_weight_decay(student, recipe.weight_decay)
+        fused = device.type == "cuda"
+        self.optimiser = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.99), fused=fused)
+        self.ema = ModelEmaV3(student, recipe.ema, use_warmup=True, foreach=True)
 
     @property
     def averaged(self) -> Student:
@@ -244,23 +283,23 @@ class Learner:
             "step": self.taken,
             **{key: round(value, 4) for key, value in values.items()},
         }
-        print(f"  {self.name}: {row}", flush=True)
+        print(f"  {row}", flush=True)
         self.table.add(row)
 
     def step(self, pictures: Tensor, its: Outputs) -> dict[str, Tensor]:
         self.student.train()
-        done = self.taken / self.settings["steps"]
+        done, warmup = self.taken / self.part.steps, self.recipe.warmup
         rate = (
-            done / WARMUP if done < WARMUP else (1 + math.cos(math.pi * (done - WARMUP) / (1 - WARMUP))) / 2
+            done / warmup if done < warmup else (1 + math.cos(math.pi * (done - warmup) / (1 - warmup))) / 2
         )
         for group in self.optimiser.param_groups:
-            group["lr"] = LR * max(rate, 1e-3)
+            group["lr"] = self.recipe.lr * max(rate, 1e-3)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             own = self.student(pictures)
-        terms = losses(own, its, done)
+        terms = losses(own, its, self.recipe.losses, done)
         self.optimiser.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.student.parameters(), CLIP)
+        nn.utils.clip_grad_norm_(self.student.parameters(), self.recipe.clip_norm)
         self.optimiser.step()
         self.taken += 1
         self.ema.update(self.student, step=self.taken)
@@ -279,22 +318,28 @@ class Learner:
             torch.save(state, temporary)
         towers = Towers(self.averaged.tower, self.text)
         nn.init.zeros_(towers.logit_scale)  # no scale of cosines was learnt
-        save_towers(towers, self.out / BEST, {"entry": self.name})
+        save_towers(towers, self.out / BEST, {"entry": self.recipe.student})
 
 
 @torch.no_grad()
 def agreement(student: Student, photos: Tensor, its: Outputs) -> dict[str, float]:
     """With the teacher on photos that no picture was made of: mean cosine, and how often the likeliest class
     is the same."""
-    own = student.eval()(image_ops.resize(photos, [SIZE, SIZE], antialias=True))
+    own = student.eval()(photos)
     cosine = functional.cosine_similarity(own.embedding, its.embedding, dim=1).mean()
     same = (own.logits.argmax(dim=1) == its.logits.argmax(dim=1)).float().mean()
     return {"cosine": float(cosine), "same": float(same)}
 
 
-def opened(folder: Path, device: torch.device) -> Tensor:
+def shown(pictures: Tensor, size: int) -> Tensor:
+    """Pictures as the student sees them."""
+    small = image_ops.resize(pictures, [size, size], antialias=True)
+    return small.contiguous(memory_format=torch.channels_last)
+
+
+def opened(folder: Path, edge: int, device: torch.device) -> Tensor:
     squares = (
-        Image.open(path).convert("RGB").resize((EDGE, EDGE), Image.Resampling.BICUBIC)
+        Image.open(path).convert("RGB").resize((edge, edge), Image.Resampling.BICUBIC)
         for path in files_in(folder, ".jpg")
     )
     return torch.stack([image_ops.pil_to_tensor(square).float() / 255 for square in squares]).to(device)

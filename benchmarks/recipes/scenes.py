@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as image_ops
 
-EDGE = 224  # pixels, of what the teacher sees
 NEAR, FAR = 640, 320  # edges at which backgrounds are kept, for small crops and for large ones
 THING = 192
 KINDS = {"cutouts": 0.5, "drawings": 0.3, "emoji": 0.2}  # how often a thing is one of each

@@ -1,17 +1,13 @@
-r"""A tower of a run as a file that comes with the package: fp16, small tensors in fp32.
+"""A tower of a run as a file that may come with the package: fp16, small tensors in fp32.
 
-    python benchmarks/recipes/ship.py runs/text_xs text --whiten --data texts \
-        --out lpcvc_zoo/data/weights/text_xs.safetensors
+    python benchmarks/recipes/ship.py runs/text_xs text --whiten --out text_xs.safetensors
 
-Also writes what the run was trained on, as the start of each image's and text's sha256, to ``trained_on/``
-beside this file: the tests hold the bundled benchmark against it. (Of a picture that was saved anew that
-tells nothing; ``collect_pictures.py`` leaves out what looks like one of the benchmark's.)
+``record.py`` keeps what the run was trained on.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,28 +18,18 @@ from torch import Tensor
 
 from lpcvc_zoo.contract import TOWERS
 from lpcvc_zoo.files import written_whole
-from lpcvc_zoo.training.folder import BEST, DATA
-
-TRAINED_ON = Path(__file__).parent / "trained_on"
-DIGITS = 10  # of a sha256: two of a million items share them with a chance of one half
+from lpcvc_zoo.training.folder import BEST
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description="Keep one tower of a checkpoint, in fp16.")
-    arguments.add_argument("run", type=Path, help="a run's folder, with model.safetensors and data.txt")
+    arguments.add_argument("run", type=Path, help="a run's folder, with model.safetensors")
     arguments.add_argument("tower", choices=TOWERS)
     arguments.add_argument("--out", type=Path, required=True)
     arguments.add_argument("--whiten", action="store_true", help="where the teacher did not yet")
-    arguments.add_argument("--data", required=True, help="what the run's data is called: texts, pictures")
     options = arguments.parse_args()
     tensors = load_file(options.run / BEST)
     save(whitened(tensors) if options.whiten else tensors, options.tower, options.out)
-    lines = (options.run / DATA).read_text().splitlines()
-    shortened = sorted({line[: line.index(" ") + 1 + DIGITS] for line in lines})
-    path = TRAINED_ON / f"{options.data}.txt.gz"
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(gzip.compress("\n".join(shortened).encode(), mtime=0))
-    print(f"{path}: {len(shortened)} items")
 
 
 def save(tensors: Mapping[str, Tensor], tower: str, path: Path) -> None:

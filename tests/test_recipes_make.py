@@ -1,0 +1,143 @@
+"""The recipes of the weights that come with the package, and the command that follows one."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from lpcvc_zoo.data import SHIPPED
+from lpcvc_zoo.errors import TrainingError
+from lpcvc_zoo.training.recipe import checked
+
+RECIPES = Path(__file__).parent.parent / "benchmarks" / "recipes"
+FILES = sorted(RECIPES.glob("*.toml"))
+
+FAKE = """
+import sys
+from pathlib import Path
+option, name = sys.argv[1:]
+runs = Path("runs.txt")
+runs.write_text((runs.read_text() if runs.exists() else "") + name + "\\n")
+if Path(f"{name}.stops").exists():
+    sys.exit(1)
+if option == "--out":
+    Path(name).write_text("made")
+print(f"like it should be: {Path('number').read_text()}, 3 photos")
+"""
+PLAN = """
+steps = [
+    {run = "fake.py --out {makes}", makes = "one"},
+    {run = "fake.py --out {makes}", makes = "two"},
+    {run = "fake.py --check three"},
+]
+expected = [{what = "like it should be", value = 0.5, tolerance = 0.1}]
+"""
+
+
+@pytest.fixture
+def make(monkeypatch, tmp_path):
+    """The driver, where a recipe of two steps and a check lies beside a script that only says it was run."""
+    monkeypatch.syspath_prepend(str(RECIPES))
+    import make as driver
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fake.py").write_text(FAKE)
+    (tmp_path / "plan.toml").write_text(PLAN)
+    (tmp_path / "number").write_text("0.45")
+    yield driver
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "/").parent == RECIPES:
+            del sys.modules[name]
+
+
+def test_every_file_that_is_shipped_has_a_recipe_that_says_what_to_expect(make) -> None:
+    recipes = {path.stem: make.read(path) for path in FILES}
+    shipped = {path.stem for path in SHIPPED.glob("*.safetensors")}
+    assert shipped <= recipes.keys()
+    for name in shipped:
+        assert recipes[name].expected, name
+        assert f"recipes-data/weights/{name}.safetensors" in {step.makes for step in recipes[name].steps}
+
+
+class Parsed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_step_is_a_script_that_takes_its_options(make, path: Path, monkeypatch) -> None:
+    parse_args = argparse.ArgumentParser.parse_args
+
+    def only_parse(parser: argparse.ArgumentParser) -> None:
+        parse_args(parser)  # SystemExit for what it does not take
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
+    *steps, last = make.read(path).steps
+    assert all(step.makes for step in steps)
+    assert not last.makes
+    for step in (*steps, last):
+        script, *options = make.command(step, path)
+        monkeypatch.setattr(sys, "argv", [script, *options])
+        with pytest.raises(Parsed):
+            import_module(script.removesuffix(".py")).main()
+
+
+@pytest.mark.parametrize("name", ["text_xs", "text_xxs"])
+def test_a_text_recipe_trains_as_the_train_command_would(make, name: str) -> None:
+    training = make.read(RECIPES / f"{name}.toml").training
+    assert training["seed"] == 0
+    recipe = checked(dict(training), name)
+    assert recipe.towers == ("text",)
+    with pytest.raises(TrainingError, match="epoch"):
+        checked({**training, "epoch": 3}, name)
+
+
+def test_a_recipe_is_followed_in_order_and_what_is_done_is_not_done_again(make, tmp_path, capsys) -> None:
+    plan = Path("plan.toml")
+    Path("two.stops").touch()
+    with pytest.raises(SystemExit, match=r"fake\.py failed; run the same again"):
+        make.make(plan)
+    assert ran() == ["one", "two"]
+    Path("two.stops").unlink()
+    make.make(plan)
+    assert ran() == ["one", "two", "two", "three"]
+    assert "As expected." in capsys.readouterr().out
+    make.make(plan)
+    assert ran() == ["one", "two", "two", "three", "three"]
+    Path("one").unlink()  # what comes of it may differ now
+    make.make(plan)
+    assert ran()[5:] == ["one", "two", "three"]
+
+
+def ran() -> list[str]:
+    return Path("runs.txt").read_text().split()
+
+
+def test_another_result_than_expected_is_an_error(make, capsys) -> None:
+    plan = Path("plan.toml")
+    Path("number").write_text("0.39")
+    with pytest.raises(SystemExit, match=r"like it should be is 0\.39, not 0\.5 within 0\.1"):
+        make.make(plan)
+    plan.write_text(PLAN.replace("like it", "how it"))
+    with pytest.raises(SystemExit, match="did not print 'how it should be'"):
+        make.make(plan)
+    plan.write_text(PLAN.partition("expected")[0])
+    make.make(plan)
+    assert "was not measured" in capsys.readouterr().out
+    plan.write_text(PLAN.replace("fake.py --out", "fake.py --nothing", 1))
+    Path("one").unlink()
+    with pytest.raises(SystemExit, match="made no one"):
+        make.make(plan)
+
+
+def test_the_command_names_the_recipes() -> None:
+    command = shlex.split(f"{sys.executable} {RECIPES / 'make.py'} --help")
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for path in FILES:
+        assert path.stem in shown
