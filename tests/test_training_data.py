@@ -17,15 +17,15 @@ from training_tiny import COLOURS, NAME, drawings, registered
 from lpcvc_zoo.data import PHOTOS
 from lpcvc_zoo.entry import TextSpec
 from lpcvc_zoo.errors import ContractError, DatasetError, TrainingError
-from lpcvc_zoo.retrieval import photos
+from lpcvc_zoo.retrieval import datasets, photos
 from lpcvc_zoo.training import guard
 from lpcvc_zoo.training.augment import Augmenter, crop_box, resized
 from lpcvc_zoo.training.batches import Order, Samples
-from lpcvc_zoo.training.pixels import CachedPixelAdapter, cached_pixels, stored_size
+from lpcvc_zoo.training.pixels import CachedPixelAdapter, cached_pixels
 from lpcvc_zoo.training.recipe import Augment, Data, checked, read_recipe
 from lpcvc_zoo.training.sources import TrainingData, load_image, read_training
 from lpcvc_zoo.training.texts import text_pool, tower_ids
-from lpcvc_zoo.training.words import false_texts, mirrored, names_direction
+from lpcvc_zoo.training.words import false_texts, mirrored, names_direction, names_place
 
 CPU = torch.device("cpu")
 UNCHANGED = Augment(crop=1, flip="never", brightness=0, contrast=0, saturation=0)
@@ -68,6 +68,13 @@ def data_of(**sources: object) -> Data:
             "patience needs a validation set",
         ),
         ('model = "tiny"\ndata = {pairs = "x", negatives = 2}', "go together"),
+        *[
+            (
+                f'model = "tiny"\ndata = {{pairs = "x"}}\naugment = {{{change} = 0.4}}',
+                f"augment.{change}: .*0.4 is more than 0.3, up to which colours are known to keep their",
+            )
+            for change in ("brightness", "contrast", "saturation")
+        ],
         ("model = ", "not valid TOML"),
     ],
 )
@@ -145,6 +152,38 @@ def test_shards_hold_the_same_images_and_texts_as_the_folder(folder, tmp_path) -
         read_training(data_of(pairs=str(tmp_path / "boxes-{000..002}.tar")), 0)
 
 
+def test_a_shard_is_indexed_once_until_it_changes(folder, tmp_path, monkeypatch) -> None:
+    def shard(text: str) -> None:
+        (tmp_path / "text").write_text(text)
+        with tarfile.open(tmp_path / "one.tar", "w") as archive:
+            archive.add(folder / "000.png", "a.png")
+            archive.add(tmp_path / "text", "a.txt")
+
+    ask = lambda: read_training(data_of(pairs=str(tmp_path / "one.tar")), 0)[0].texts  # noqa: E731
+    shard("one text")
+    assert ask() == ("one text",)
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile, "open", lambda *_: pytest.fail("it was indexed again"))
+        assert ask() == ("one text",)
+    shard("another text")
+    assert ask() == ("another text",)
+
+
+def test_the_challenges_two_lists_and_a_registered_dataset_are_sources(folder, tmp_path, monkeypatch) -> None:
+    for name in ("000.png", "001.png"):
+        shutil.copy(folder / name, tmp_path / name)
+    (tmp_path / "txt_list.csv").write_text("1,a red box\n2,a green box\n3,any box\n")
+    (tmp_path / "img_list.csv").write_text("001.png,2;3\n000.png,1;3\n")
+    monkeypatch.setitem(datasets.BUILT_IN, "mine", lambda strict: datasets.load_dataset(tmp_path))
+    for source in (str(tmp_path), "mine"):
+        read, _ = read_training(data_of(pairs=source), 0)
+        told = {
+            image.name: {read.texts[text] for text in own}
+            for image, own in zip(read.images, read.positives, strict=True)
+        }
+        assert told == {"000.png": {"a red box", "any box"}, "001.png": {"a green box", "any box"}}
+
+
 def test_texts_and_images_alone_are_sources_for_a_single_tower(folder, tmp_path) -> None:
     (tmp_path / "texts.txt").write_text("one text\n\nanother text\nOne  text\n")
     texts, _ = read_training(data_of(texts=str(tmp_path / "texts.txt")), 0)
@@ -181,6 +220,18 @@ def test_a_copy_of_the_benchmark_is_refused_whatever_it_is_called(tmp_path, chan
         guard.guarded(data, "trained on")
 
 
+def test_images_that_did_not_change_are_not_read_again_and_changed_ones_are(tmp_path, monkeypatch) -> None:
+    copied = drawings(tmp_path / "mine", 4)
+    data, _ = read_training(data_of(pairs=str(copied)), 0)
+    _, hashes = guard.guarded(data, "trained on")
+    with monkeypatch.context() as patch:
+        patch.setattr(guard, "_sha256", lambda image: pytest.fail(f"{image} was read again"))
+        assert guard.guarded(data, "validated on")[1] == hashes
+    shutil.copy(PHOTOS / "images" / "panda.jpg", copied / "002.png")
+    with pytest.raises(TrainingError, match=r"002\.png is a photo of the bundled benchmark"):
+        guard.guarded(data, "trained on")
+
+
 def test_a_few_captions_met_by_chance_are_left_out(folder) -> None:
     plain, _ = read_training(data_of(pairs=str(folder)), 0)
     known = photos.load().texts[:2]
@@ -200,7 +251,7 @@ def test_a_few_captions_met_by_chance_are_left_out(folder) -> None:
 def test_cached_pixels_are_those_of_the_graph_to_half_a_grey_level(folder, contract) -> None:
     model = tiny_model(contract)
     images = sorted(folder.glob("*.png"))[:3]
-    parts = cached_pixels(images, model, model.entry.image_size, device=CPU)
+    parts = cached_pixels(images, model, device=CPU)
     adapter = CachedPixelAdapter(model.image_encoder.adapter, model.contract.image.high)
     cached = adapter(torch.from_numpy(parts.rows(range(3))))
     host = torch.from_numpy(np.concatenate([model.contract.prepare_image(path) for path in images]))
@@ -215,7 +266,7 @@ def test_cached_pixels_are_exact_to_the_bit_where_the_graph_resizes_nothing(fold
         _towers(model), entry, model.contract, entry.preprocessing, text_length=None
     )  # the contract's own size
     path = folder / "003.png"
-    parts = cached_pixels([path], model, 224, device=CPU)
+    parts = cached_pixels([path], model, device=CPU)
     cached = CachedPixelAdapter(model.image_encoder.adapter, 1.0)(torch.from_numpy(parts.rows([0])))
     host = torch.from_numpy(model.contract.prepare_image(path))
     assert cached.equal(model.image_encoder.adapter(host))
@@ -227,6 +278,19 @@ def _towers(model):
     return Towers(model.image_tower, model.text_tower)
 
 
+def test_an_image_whose_text_forbids_a_crop_keeps_the_contracts_own_pixels(folder, tmp_path) -> None:
+    """With crops for the others: what is cached is not kept larger for their sake."""
+    for name in ("000.png", "001.png"):
+        shutil.copy(folder / name, tmp_path / name)
+    (tmp_path / "captions.csv").write_text("image,caption\n000.png,a box at the top.\n001.png,a box.\n")
+    model = tiny_model("lpcvc2026_sample")
+    samples = made_samples(tmp_path, model, UNCHANGED.model_copy(update={"crop": 0.5}))
+    exact = torch.from_numpy(cached_pixels(samples.data.images, model, device=CPU).rows([0, 1]))
+    drawn = [samples.__getitems__([(epoch, item) for item in range(2)]).pixels for epoch in range(4)]
+    assert all(pixels[0].equal(exact[0]) for pixels in drawn)
+    assert not any(pixels[1].equal(exact[1]) for pixels in drawn)
+
+
 @pytest.mark.parametrize("cached", [False, True], ids=["whole road", "cached"])
 def test_a_batch_without_changes_is_what_the_device_gets(folder, cached) -> None:
     model = tiny_model("lpcvc2026_sample", text=TextSpec(pad_id=0, causal=False))
@@ -236,7 +300,7 @@ def test_a_batch_without_changes_is_what_the_device_gets(folder, cached) -> None
     assert batch.image_index.tolist() == [4, 2]
     host = np.concatenate([model.contract.prepare_image(data.images[place]) for place in (4, 2)])
     if cached:
-        expected = cached_pixels(data.images, model, 32, device=CPU).rows([4, 2])
+        expected = cached_pixels(data.images, model, device=CPU).rows([4, 2])
         assert batch.pixels.equal(torch.from_numpy(expected))
     else:
         assert batch.pixels.equal(torch.from_numpy(host))
@@ -262,7 +326,7 @@ def test_ids_of_a_causal_tower_are_cut_where_the_longest_text_ends() -> None:
 def test_a_broken_image_is_named(folder, tmp_path) -> None:
     (tmp_path / "broken.png").write_bytes((folder / "000.png").read_bytes()[:200])
     with pytest.raises(ContractError, match=r"broken\.png"):
-        cached_pixels([tmp_path / "broken.png"], tiny_model(), 32, device=CPU)
+        cached_pixels([tmp_path / "broken.png"], tiny_model(), device=CPU)
 
 
 # Order and drawing
@@ -272,9 +336,7 @@ def made_samples(folder: Path, model, augment: Augment, *, cached=True, siblings
     data, _ = read_training(data_of(pairs=str(folder)), 0)
     pool = text_pool(data.texts, mirror=augment.flip == "swap_words", negatives=negatives)
     size = model.entry.image_size
-    pixels = (
-        cached_pixels(data.images, model, stored_size(size, augment.crop), device=CPU) if cached else None
-    )
+    pixels = cached_pixels(data.images, model, device=CPU) if cached else None
     return Samples(
         data, np.arange(len(data.images)), Augmenter(augment), model.contract, 0, size,
         model.preprocessing.interpolation, siblings, pool, pixels, tower_ids(pool.texts, model), True,
@@ -382,6 +444,37 @@ def test_a_crop_keeps_its_share_and_lies_inside(seed) -> None:
 def test_left_and_right_are_exchanged_as_whole_words(text, other) -> None:
     assert names_direction(text) == (other is not None)
     assert mirrored(text) == (other or text)
+
+
+@pytest.mark.parametrize(
+    ("text", "placed"),
+    [
+        ("A kite at the top.", True),
+        ("a clock in the Corner of a room", True),
+        ("the dog in the middle", True),
+        ("a cat BEHIND the curtain", True),
+        ("a lamp next to a bed", True),
+        ("a man in front of a bus", True),
+        ("a house on the right", True),
+        ("a topless car, an infant's stop sign", False),
+        ("two dogs asleep on a bed", False),
+    ],
+)
+def test_words_that_say_where_forbid_a_crop(text, placed) -> None:
+    assert names_place(text) == placed
+    pool = text_pool(("a box", text), mirror=True, negatives=0)
+    assert pool.placed.tolist() == [False, placed]
+
+
+def test_mirrored_texts_stand_before_false_ones_and_only_these_are_beyond_the_true() -> None:
+    texts = ("a red cup on the left", "a blue cup")
+    pool = text_pool(texts, mirror=True, negatives=2)
+    assert pool.texts[: pool.true] == (*texts, "a red cup on the right")
+    assert pool.mirror.tolist() == [2, 1]
+    false = {pool.texts[place] for place in pool.negatives.flatten() if place >= 0}
+    assert {"a red cup on the right"} < false
+    assert {*pool.texts[pool.true :]} < false
+    assert not {*pool.texts[pool.true :]} & {*pool.texts[: pool.true]}
 
 
 def test_false_texts_exchange_directions_and_colours_and_read_well() -> None:

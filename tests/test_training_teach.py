@@ -1,4 +1,4 @@
-"""The objective and its teachers, what is trained at which rate, and soups."""
+"""The objective and its teachers, and soups."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from training_tiny import NAME, drawings, registered
 from lpcvc_zoo import build
 from lpcvc_zoo.cli import main
 from lpcvc_zoo.contract import get_contract
-from lpcvc_zoo.errors import ContractError, TrainingError, WeightsError
+from lpcvc_zoo.errors import TrainingError, WeightsError
 from lpcvc_zoo.model import unit_length
 from lpcvc_zoo.retrieval.evaluate import evaluate
 from lpcvc_zoo.training import losses as terms
-from lpcvc_zoo.training import teachers
+from lpcvc_zoo.training import ready, teachers
 from lpcvc_zoo.training.augment import Augmenter
 from lpcvc_zoo.training.batches import Samples
 from lpcvc_zoo.training.losses import Embedded, Objective
-from lpcvc_zoo.training.recipe import Augment, Loss, Optimiser, Recipe, checked
+from lpcvc_zoo.training.recipe import Augment, Loss, Recipe, checked
 from lpcvc_zoo.training.run import train
 from lpcvc_zoo.training.soup import soup
 from lpcvc_zoo.training.sources import read_training
-from lpcvc_zoo.training.student import checkpoint_activations, parameter_groups, student_of
 from lpcvc_zoo.training.texts import text_pool
+from lpcvc_zoo.training.words import mirrored
 
 SAMPLE = "lpcvc2026_sample"
 CPU = torch.device("cpu")
@@ -219,6 +219,64 @@ def test_embeddings_in_a_file_teach_what_the_model_itself_teaches(data, teacher,
         torch.testing.assert_close(learnt["file"][key], learnt["model"][key], rtol=1e-3, atol=1e-5)
 
 
+def test_embeddings_in_a_file_go_with_false_texts_about_which_no_teacher_is_asked(
+    data, teacher, tmp_path
+) -> None:
+    evaluate(build(NAME, pretrained=teacher, contract=SAMPLE), data, save_embeddings=tmp_path / "said.npz")
+    fields = {
+        "losses": [{"kind": "affinity", "teacher": "t"}, {"kind": "negatives"}],
+        "teachers": [{"name": "t", "embeddings": str(tmp_path / "said.npz")}],
+        "data": {"pairs": str(data), "negatives": 2},
+    }
+    train(recipe(data, epochs=1, **fields), tmp_path / "run")
+    steps = np.genfromtxt(tmp_path / "run" / "steps.csv", delimiter=",", names=True)
+    assert (steps["negatives"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("teacher", "towers", "refused"),
+    [
+        ({"model": NAME}, ["image", "text"], True),
+        ({"model": NAME, "live": True}, ["image", "text"], False),
+        ({"model": NAME}, ["text"], False),  # it is asked about the mirrored texts
+        ({"embeddings": "said.npz"}, ["text"], True),
+        ({"embeddings": "said.npz"}, ["image"], True),
+    ],
+)
+def test_flips_that_swap_words_need_a_teacher_who_sees_and_reads_what_is_flipped(
+    teacher, towers, refused
+) -> None:
+    fields = {
+        "losses": [{"kind": "clip"}, {"kind": "feature", "teacher": "t", "towers": towers}],
+        "teachers": [{"name": "t", **teacher}], "augment": {"flip": "swap_words"},
+    }  # fmt: skip
+    if not refused:
+        recipe(Path("x"), **fields)
+        return
+    with pytest.raises(TrainingError, match=r"'t' would speak .* before the flip. .*live = true"):
+        recipe(Path("x"), **fields)
+
+
+def test_a_live_teacher_of_flipped_images_reads_the_mirrored_texts_too(
+    data, teacher, tmp_path, monkeypatch
+) -> None:
+    asked: list[str] = []
+
+    def noted(recipe, contract, images, texts, **options):
+        asked.extend(texts)
+        return teachers.lessons(recipe, contract, images, texts, **options)
+
+    monkeypatch.setattr(ready, "lessons", noted)
+    fields = {
+        "losses": [{"kind": "affinity", "teacher": "t"}],
+        "teachers": [{"name": "t", "model": NAME, "pretrained": str(teacher), "live": True}],
+        "augment": {"crop": 1, "flip": "swap_words"},
+    }
+    train(recipe(data, epochs=1, **fields), tmp_path / "run")
+    assert {mirrored(text) for text in asked} == {*asked}
+    assert any(mirrored(text) != text for text in asked)
+
+
 def test_a_file_that_lacks_a_text_or_a_tower_is_refused(data, tmp_path) -> None:
     np.savez(
         tmp_path / "texts.npz", texts=np.array(["one text"]), text_embeddings=np.ones((1, 4), np.float32)
@@ -370,43 +428,6 @@ def test_mixed_pictures_are_two_pictures_and_the_same_ones_every_time(data, teac
 def test_what_live_teachers_and_mixing_need_is_checked_first(data, teacher, fields, words) -> None:
     with pytest.raises(TrainingError, match=words):
         live(data, teacher, **fields)
-
-
-# What is trained, at which rate
-
-
-def test_every_weight_of_a_real_entry_is_trained_once_and_deeper_layers_learn_slower() -> None:
-    student = student_of(checked({"model": "efficientvit_m0_text_s", "data": {"pairs": "x"}}, "test"))
-    for options in (Optimiser(), Optimiser(layer_decay=0.7)):
-        groups = parameter_groups(student, torch.nn.Module(), options)
-        ids = [id(item) for group in groups for item in group["params"]]
-        assert len(ids) == len({*ids})
-        assert {*ids} == {id(item) for item in student.towers.parameters()}
-        assert all(
-            not group["weight_decay"] for group in groups for item in group["params"] if item.ndim <= 1
-        )
-    rates = {id(item): group.get("lr_scale", 1) for group in groups for item in group["params"]}
-    trunk: Any = student.towers.image.trunk
-    first, *_, last = trunk.parameters()
-    assert rates[id(first)] < rates[id(last)] == 1
-    assert rates[id(student.towers.logit_scale)] == 1
-
-
-def test_checkpointed_activations_give_the_same_gradients() -> None:
-    tower = build("efficientvit_m0_text_s", fuse=False).text_tower.train()
-    ids = torch.tensor([[49406, 320, 2368, 49407], [49406, 320, 1929, 49407]])
-    gradients = []
-    for checkpointed in (False, True):
-        if checkpointed:
-            checkpoint_activations(tower, "text")
-            assert tower.transformer.grad_checkpointing
-        tower.zero_grad()
-        tower(ids).square().sum().backward()
-        gradients.append([item.grad.clone() for item in tower.parameters()])
-    for plain, again in zip(*gradients, strict=True):
-        torch.testing.assert_close(again, plain)
-    with pytest.raises(ContractError, match="timm or open_clip can checkpoint"):
-        checkpoint_activations(torch.nn.Linear(1, 1), "tiny")
 
 
 # Soups

@@ -32,7 +32,11 @@ def train(
     what: Annotated[str, typer.Argument(help="RECIPE.toml, or a MODEL together with --data.")],
     folder: Annotated[Path, typer.Option("--out", help="Folder of the run; run again to go on with it.")],
     data: Annotated[
-        str | None, typer.Option(help="With a MODEL: images with captions, in any form that evaluate takes.")
+        str | None,
+        typer.Option(
+            help="With a MODEL: images with captions, in any form that evaluate takes, or webdataset shards "
+            "(a folder of them, or 'train-{000..099}.tar'). Pixels are cached: 150 KB an image of 224 x 224."
+        ),
     ] = None,
     validation: Annotated[
         str | None, typer.Option(help="With a MODEL: what to choose by; else part of the data is held out.")

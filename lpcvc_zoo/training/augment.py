@@ -22,7 +22,7 @@ class Augmenter:
     options: Augment
 
     def flips(self, directional: bool, random: np.random.Generator) -> bool:
-        """Whether to flip an image, of whose texts any names a direction or none does."""
+        """Whether to flip an image; ``directional``: one of its texts names a direction."""
         mode = self.options.flip
         chosen = bool(random.random() < 0.5)  # drawn in any case, so that later draws stay the same
         return chosen and (mode == "swap_words" or (mode == "unless_directional" and not directional))

@@ -166,7 +166,7 @@ class Samples(Dataset[Batch]):
             texts = own[np.resize(order, self.siblings)]  # repeated where there are fewer
         directional = bool(self.pool.directional[own].any())
         flip = self.augmenter.flips(directional, random)
-        pixels = self._pixels(image, flip, bool(self.pool.directional[texts].any()), random)
+        pixels = self._pixels(image, flip, bool(self.pool.placed[texts].any()), random)
         if self.augmenter.options.mix:
             pixels = self._mixed(pixels, random)
         if not len(own):

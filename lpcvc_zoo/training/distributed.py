@@ -2,7 +2,7 @@
 
 Embeddings are gathered from all processes before the loss, so losses over the batch are those of one process
 with the whole batch; each process then sends gradients through its own embeddings alone, and their sum over
-processes is the whole gradient.
+processes is the whole gradient. BatchNorm's statistics are taken over all processes as well; see ``norms``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ PATIENCE = timedelta(hours=4)  # the others wait while one fills a cache or vali
 
 @dataclass(frozen=True)
 class Group:
-    """This process's place among all: alone, rank 0 of 1."""
+    """This process's place among all, and among those of its machine: alone, rank 0 of 1."""
 
     rank: int = 0
     processes: int = 1
+    local_rank: int = 0
 
     @property
     def is_first(self) -> bool:
@@ -73,11 +74,11 @@ class Group:
 
     @contextmanager
     def first_goes_ahead(self) -> Iterator[None]:
-        """The first process runs the block alone; the others run it once it is done."""
-        if self.processes > 1 and not self.is_first:
+        """The first process of each machine runs the block alone; the others run it once that is done."""
+        if self.processes > 1 and self.local_rank:
             dist.barrier()
         yield
-        if self.processes > 1 and self.is_first:
+        if self.processes > 1 and not self.local_rank:
             dist.barrier()
 
 
@@ -90,7 +91,7 @@ def joined(device: torch.device) -> Iterator[Group]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield Group(dist.get_rank(), dist.get_world_size())
+        yield Group(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
     finally:
         dist.destroy_process_group()
 

@@ -18,15 +18,19 @@ BEST, LAST = "model.safetensors", "last.safetensors"
 
 
 class RunFolder:
-    """``path`` for a run of ``recipe``: new, or one to go on with.
+    """``path``, which the first process alone reads and writes: others may see another disk."""
 
-    TrainingError where the folder holds another run or other things.
-    """
-
-    def __init__(self, path: Path, recipe: Recipe) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.has_begun = (path / STATE).is_file()  # before its first state, a run has nothing to lose
-        written = path / RECIPE
+
+    @property
+    def has_begun(self) -> bool:
+        """Before its first state, a run has nothing to lose."""
+        return (self.path / STATE).is_file()
+
+    def check(self, recipe: Recipe) -> None:
+        """TrainingError unless the folder is new, or one to go on with by this recipe."""
+        path, written = self.path, self.path / RECIPE
         if path.exists() and not written.is_file() and (not path.is_dir() or any(path.iterdir())):
             raise TrainingError(f"{path} is not empty and holds no run. Name another folder with --out.")
         changed = differences(written.read_text(encoding="utf-8"), recipe) if self.has_begun else []

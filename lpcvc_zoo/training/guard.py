@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -18,10 +18,12 @@ from lpcvc_zoo.errors import TrainingError
 from lpcvc_zoo.preprocess import load_rgb
 from lpcvc_zoo.retrieval import photos
 from lpcvc_zoo.retrieval.records import text_key
-from lpcvc_zoo.training.sources import ImageRef, TrainingData, bytes_of, load_image
+from lpcvc_zoo.training.parts import Rows, filled
+from lpcvc_zoo.training.sources import ImageRef, TrainingData, bytes_of, identities, load_image
 
 BY_CHANCE = 20  # of its 474 captions; a large corpus may hold a few such as "a red apple." by itself
 SAME_PICTURE = 8.0  # mean difference in grey levels below which two images of one size are the same
+_AT_ONCE = 4096  # images; their hashes are one file of the cache
 Use = Literal["trained on", "validated on"]
 
 
@@ -31,14 +33,7 @@ def guarded(data: TrainingData, use: Use) -> tuple[TrainingData, list[str]]:
     TrainingError if any of the benchmark's photos is there (the same bytes, or the same picture saved
     again in the same size), or so many of its captions that it can't be chance.
     """
-    with ThreadPoolExecutor(8) as pool:
-        hashes = list(pool.map(_sha256, data.images))
-    for image, digest in zip(data.images, hashes, strict=True):
-        if digest in benchmark_images() or _same_picture(image):
-            raise TrainingError(
-                f"{image} is a photo of the bundled benchmark, which must never be {use}: its score would "
-                "mean nothing any more. Use other data."
-            )
+    hashes = _hashes(data.images, use)
     known = benchmark_captions()
     found = {index for index, text in enumerate(data.texts) if caption_hash(text) in known}
     if len(found) > BY_CHANCE:
@@ -51,6 +46,26 @@ def guarded(data: TrainingData, use: Use) -> tuple[TrainingData, list[str]]:
     kept = data.without(found)
     by_image = dict(zip(data.images, hashes, strict=True))
     return kept, [by_image[image] for image in kept.images]
+
+
+def _hashes(images: Sequence[ImageRef], use: Use) -> list[str]:
+    """sha256 (hex) of each image, none of them the benchmark's; files that did not change are read once."""
+
+    def make(part: range) -> Rows:
+        chosen = images[part.start : part.stop]
+        with ThreadPoolExecutor(8) as pool:
+            hashes = list(pool.map(_sha256, chosen))
+        for image, digest in zip(chosen, hashes, strict=True):
+            if digest in benchmark_images() or _same_picture(image):
+                raise TrainingError(
+                    f"{image} is a photo of the bundled benchmark, which must never be {use}: its score "
+                    "would mean nothing any more. Use other data."
+                )
+        return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 32)
+
+    about = [identities(images), sorted(benchmark_images())]
+    rows = filled("hashes", about, len(images), _AT_ONCE, make)
+    return [rows[index].tobytes().hex() for index in range(len(images))]
 
 
 @cache

@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from lpcvc_zoo.errors import TrainingError
-from lpcvc_zoo.files import write_text
+from lpcvc_zoo.files import cache_dir, write_text
 from lpcvc_zoo.training import guard
 from lpcvc_zoo.training.augment import Augmenter
 from lpcvc_zoo.training.batches import Samples
 from lpcvc_zoo.training.distributed import Group
 from lpcvc_zoo.training.folder import DATA, RunFolder
 from lpcvc_zoo.training.losses import Objective
-from lpcvc_zoo.training.pixels import cached_pixels, stored_size
+from lpcvc_zoo.training.norms import shared_statistics
+from lpcvc_zoo.training.pixels import cached_pixels
 from lpcvc_zoo.training.progress import RunProgress
 from lpcvc_zoo.training.recipe import Recipe
 from lpcvc_zoo.training.sources import TrainingData, read_training
@@ -26,6 +27,8 @@ from lpcvc_zoo.training.student import Student, student_of
 from lpcvc_zoo.training.teachers import Lesson, lessons
 from lpcvc_zoo.training.texts import text_pool, tower_ids
 from lpcvc_zoo.training.validate import Validation
+
+WORTH_SAYING = 1e9  # bytes that a cache takes
 
 
 @dataclass
@@ -71,29 +74,31 @@ def made_ready(
         write_text(folder.path / DATA, shown)
     choices = _choices(recipe, data)
     per_epoch = _steps_per_epoch(recipe, len(choices), group.processes)
-    pool = text_pool(data.texts, mirror=recipe.augment.flip == "swap_words", negatives=recipe.data.negatives)
+    with_images = "image" in recipe.towers
+    mirror = with_images and recipe.augment.flip == "swap_words"
+    pool = text_pool(data.texts, mirror=mirror, negatives=recipe.data.negatives)
     model = student.model.to(device)
     with group.first_goes_ahead():
         validation = held_out and Validation(
             held_out, model, device=device, workers=workers, done=partial(progress.at, "validation images")
         )
         taught = lessons(
-            recipe, model.contract, data.images, pool.texts,
+            recipe, model.contract, data.images, pool.texts[: pool.true],
             device=device, workers=workers, done=partial(progress.at, "the teacher's embeddings"),
         )  # fmt: skip
-        size = model.entry.image_size
-        with_images = "image" in recipe.towers
         pixels = None
         if with_images and recipe.data.cache:
+            size = len(data.images) * 3 * model.entry.image_size**2
+            if size > WORTH_SAYING:
+                progress.say(f"The images' pixels take {size / 1e9:.1f} GB in {cache_dir()}, for all runs.")
             pixels = cached_pixels(
-                data.images, model, stored_size(size, recipe.augment.crop),
-                device=device, workers=workers, done=partial(progress.at, "images"),
-            )  # fmt: skip
+                data.images, model, device=device, workers=workers, done=partial(progress.at, "images")
+            )
     ids = None
     if "text" in recipe.towers:
         ids = tower_ids(pool.texts, model)
     samples = Samples(
-        data, choices, Augmenter(recipe.augment), model.contract, recipe.seed, size,
+        data, choices, Augmenter(recipe.augment), model.contract, recipe.seed, model.entry.image_size,
         model.preprocessing.interpolation, recipe.data.siblings, pool, pixels,
         ids, with_images,
     )  # fmt: skip
@@ -160,15 +165,14 @@ def _stepper(
     objective = Objective(
         recipe.losses, student.model.entry.embed_dim, {name: lesson.dim for name, lesson in taught.items()}
     )
-    if group.processes > 1 and device.type == "cuda":
-        student.towers.image = torch.nn.SyncBatchNorm.convert_sync_batchnorm(  # type: ignore[no-untyped-call]
-            student.towers.image
-        )
+    if group.processes > 1:
+        student.towers.image = shared_statistics(student.towers.image, device)
+        student.towers.text = shared_statistics(student.towers.text, device)
     return Stepper(student, objective, taught, recipe, steps, group, device)
 
 
 def _resume(run: Run) -> None:
-    state = run.folder.state()
+    state = run.group.from_first(run.folder.state() if run.group.is_first else None)
     if state is None:
         return
     if state["data"] != run.fingerprint:

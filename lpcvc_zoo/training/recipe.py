@@ -16,6 +16,7 @@ from lpcvc_zoo.registry import get_entry
 
 CONTRASTIVE = ("clip", "siglip", "negatives")  # without a teacher
 WITHIN = ("feature", "relational")  # of each tower alone; all others need both
+MOST_CHANGE = 0.3  # of brightness, contrast and saturation; a test holds colours' names against it
 LossKind = Literal["clip", "siglip", "negatives", "affinity", "interactive", "feature", "relational"]
 
 
@@ -40,7 +41,7 @@ class Data(Facts):
     drawn at a time; they are positives of their image and, in losses between texts, each other's neighbours.
     ``negatives``: how many false texts are made of each (left and right or colours swapped).
     ``cache``: keep the graph's own pixels in a memory-mapped file, as bytes; else every step takes the whole
-    road from image file to pixels, which is exact and slow.
+    road from image file to pixels, which is exact also where the graph resizes, and slow.
     """
 
     pairs: tuple[Source, ...] = ()
@@ -73,23 +74,34 @@ class Data(Facts):
 class Augment(Facts):
     """Changes of an image that leave its texts true: colours keep their names, left stays left.
 
-    ``crop``: the least share of the area that a random crop keeps (1: no crop). ``flip``: never; only images
-    none of whose texts names a direction; or all, with left and right swapped in the texts. An image whose
-    text names a direction is not cropped. The next three are the most that a factor may differ from 1; there
-    is no change of hue. ``rotate``: degrees at most. ``blur``, ``noise``: how often, as a probability.
+    ``crop``: the least share of the area that a random crop keeps (1: no crop); an image one of whose texts
+    says where something is ("left", "at the top", "behind") is not cropped. ``flip``: never; only images
+    none of whose texts names a direction; or all, with left and right swapped in the texts, which a teacher
+    must be asked about anew (``live``). The next three are the most that a factor may differ from 1; there is
+    no change of hue. ``rotate``: degrees at most. ``blur``, ``noise``: how often, as a probability.
     ``mix``: how often a picture is laid over another of the data, in any proportion (mixup,
     arXiv:1710.09412); only for an image tower alone, whose teachers are all live.
     """
 
     crop: float = Field(default=0.7, gt=0, le=1)
     flip: Literal["never", "unless_directional", "swap_words"] = "unless_directional"
-    brightness: float = Field(default=0.2, ge=0, lt=1)
-    contrast: float = Field(default=0.2, ge=0, lt=1)
-    saturation: float = Field(default=0.1, ge=0, le=0.3)
+    brightness: float = Field(default=0.2, ge=0)
+    contrast: float = Field(default=0.2, ge=0)
+    saturation: float = Field(default=0.1, ge=0)
     rotate: float = Field(default=0.0, ge=0, le=30)
     blur: float = Field(default=0.0, ge=0, le=1)
     noise: float = Field(default=0.0, ge=0, le=1)
     mix: float = Field(default=0.0, ge=0, le=1)
+
+    @field_validator("brightness", "contrast", "saturation")
+    @classmethod
+    def _keeps_colours(cls, value: float) -> float:
+        if value > MOST_CHANGE:
+            raise ValueError(
+                f"{value} is more than {MOST_CHANGE}, up to which colours are known to keep their names: "
+                "beyond that, texts that name one could become false"
+            )
+        return value
 
 
 class Loss(Facts):
@@ -164,7 +176,9 @@ class Optimiser(Facts):
 class Recipe(Facts):
     """One training run. ``batch_size`` counts the images (or texts) of one step, over all processes.
 
-    ``accumulate``: in how many parts each process takes its share; the gradient is that of the whole batch.
+    ``accumulate``: in how many parts each process takes its share; the gradient is that of the whole batch,
+    but for BatchNorm, whose statistics are each part's own. ``checkpointing``: towers compute their blocks'
+    inner activations twice instead of keeping them.
     ``freeze``: towers that are run but stay as they are; a tower that no loss needs is not run at all.
     ``patience``: training stops after so many epochs in a row without a better recall on the validation set.
     ``expected`` is for people: what the recipe is known to give.
@@ -214,7 +228,20 @@ class Recipe(Facts):
         if any(loss.kind == "negatives" for loss in self.losses) != (self.data.negatives > 0):
             raise ValueError('the loss "negatives" and data.negatives go together')
         self._check_mix()
+        if self.augment.flip == "swap_words" and "image" in self.towers:
+            self._check_mirrored()
         return self
+
+    def _check_mirrored(self) -> None:
+        """Flipped images and mirrored texts are neither in a file nor what was asked of a teacher before."""
+        for teacher in self.teachers:
+            needs = {tower for loss in self.losses if loss.teacher == teacher.name for tower in loss.needs}
+            if ("image" in needs and not teacher.live) or ("text" in needs and teacher.embeddings):
+                raise ValueError(
+                    f'augment.flip = "swap_words": teacher {teacher.name!r} would speak of images and texts '
+                    "as they were before the flip. Give it model= and live = true, or set flip to "
+                    '"unless_directional"'
+                )
 
     def _check_mix(self) -> None:
         if not self.augment.mix:

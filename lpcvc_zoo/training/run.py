@@ -38,17 +38,18 @@ def train(
     """Train by a recipe into the folder ``out``, or go on with the run that is there; what it came to.
 
     ``workers`` processes make batches ahead; ``save_steps``: how many steps a killed run loses at most. Under
-    torchrun, processes share each batch. On the CPU the same recipe gives the same bits, stopped and
-    resumed or not (with the same number of threads and processes).
+    torchrun, processes share each batch, and only the first one reads and writes ``out``. On the CPU the same
+    recipe gives the same bits, stopped and resumed or not (with the same number of threads and processes).
 
     ``model.safetensors`` there is the best epoch's by the validation set (the last's without one),
     ``last.safetensors`` the last one's. KeyboardInterrupt after Ctrl-C, once the state is saved.
     TrainingError for a folder of another run, data that must not be used, and a loss that is not a number.
     """
-    folder = RunFolder(Path(out), recipe)
-    done = folder.result()
-    where = device_of(device)
+    folder, where = RunFolder(Path(out)), device_of(device)
     with joined(where) as group, RunProgress(console if group.is_first else None) as progress:
+        if group.is_first:
+            folder.check(recipe)
+        done: dict[str, Any] | None = group.from_first(folder.result() if group.is_first else None)
         if done is not None:
             progress.say(f"{folder.path} is finished already.")
             return done

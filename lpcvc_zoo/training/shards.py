@@ -1,7 +1,8 @@
 """Webdataset shards, read in place: plain tar files whose members with one stem make one sample.
 
-The shards are indexed once, and members are then read by their offset. That keeps any order of samples
-possible and a resumed run exact, which a stream (as the library ``webdataset`` gives) can't promise.
+The shards are indexed once (the index is cached), and members are then read by their offset. That keeps any
+order of samples possible and a resumed run exact, which a stream (as the library ``webdataset`` gives) can't
+promise.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from lpcvc_zoo.errors import DatasetError
+from lpcvc_zoo.files import cache_dir, write_text
 from lpcvc_zoo.retrieval.files import IMAGE_SUFFIXES
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -60,8 +63,26 @@ def expand(pattern: str) -> list[Path]:
     return found
 
 
-def read_shard(shard: Path) -> Iterator[tuple[Member, list[str]]]:
-    """(image, texts) of every sample that has both: texts from ``.txt`` (a line each) or ``.json``."""
+def read_shard(shard: Path) -> list[tuple[Member, list[str]]]:
+    """(image, texts) of every sample that has both: texts from ``.txt`` (a line each) or ``.json``.
+
+    From the cache where a shard of this path, size and time of change was read before.
+    """
+    try:
+        facts = shard.stat()
+    except OSError as error:
+        raise DatasetError(f"{shard} can't be read: {error}.") from None
+    about = [str(shard.resolve()), facts.st_size, facts.st_mtime_ns, TEXT_KEYS, sorted(IMAGE_SUFFIXES)]
+    key = sha256(json.dumps(about).encode()).hexdigest()[:32]
+    index = cache_dir() / "training" / "shards" / f"{key}.json"
+    if not index.is_file():
+        samples = [(item.name, item.offset, item.size, texts) for item, texts in _indexed(shard)]
+        write_text(index, json.dumps(samples))
+    rows = json.loads(index.read_text(encoding="utf-8"))
+    return [(Member(shard, name, offset, size), texts) for name, offset, size, texts in rows]
+
+
+def _indexed(shard: Path) -> Iterator[tuple[Member, list[str]]]:
     samples: dict[str, dict[str, Member]] = {}
     try:
         with tarfile.open(shard, "r:") as archive:  # compressed archives have no offsets

@@ -142,6 +142,16 @@ def size_of(image: ImageRef) -> int:
         raise DatasetError(f"An image can't be read: {error}.") from None
 
 
+def identities(images: Sequence[ImageRef]) -> list[tuple[str, int, int]]:
+    """Path, size and time of change of each image, for keys of caches."""
+    paths = [image if isinstance(image, Path) else image.archive for image in images]
+    try:
+        times = {path: path.stat().st_mtime_ns for path in set(paths)}
+    except OSError as error:
+        raise DatasetError(f"An image can't be read: {error}.") from None
+    return [(str(image), size_of(image), times[path]) for image, path in zip(images, paths, strict=True)]
+
+
 def bytes_of(image: ImageRef) -> bytes:
     try:
         return image.read() if isinstance(image, Member) else image.read_bytes()

@@ -16,8 +16,9 @@ from lpcvc_zoo.model import Towers
 from lpcvc_zoo.training.batches import Batch
 from lpcvc_zoo.training.distributed import Group
 from lpcvc_zoo.training.losses import Embedded, Objective, largest_scale
+from lpcvc_zoo.training.norms import unseen
 from lpcvc_zoo.training.recipe import Recipe
-from lpcvc_zoo.training.student import Student, concatenated, parameter_groups, unseen
+from lpcvc_zoo.training.student import Student, concatenated, parameter_groups
 from lpcvc_zoo.training.teachers import Lesson
 
 _NAMES = ("image", "text", "negatives")
@@ -41,11 +42,13 @@ class Stepper:
         options = recipe.optimiser
         groups = parameter_groups(student, objective, options)
         self.optimiser = torch.optim.AdamW(groups, lr=options.lr, betas=options.betas)
+        warmup = round(options.warmup * steps)
         self.schedule = CosineLRScheduler(
             self.optimiser,
-            t_initial=steps + 1,
+            t_initial=steps + 1 - warmup,
             lr_min=options.final_lr,
-            warmup_t=round(options.warmup * steps),
+            warmup_t=warmup,
+            warmup_prefix=True,  # else the fall begins before the rise is over, which then ends in a jump
             t_in_epochs=False,
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lpcvc_zoo.contract import TOWERS, Tower
-from lpcvc_zoo.errors import ContractError, TrainingError
+from lpcvc_zoo.errors import TrainingError
 from lpcvc_zoo.fuse import is_reparameterised
 from lpcvc_zoo.model import DualEncoder, Towers, unit_length
 from lpcvc_zoo.registry import build
 from lpcvc_zoo.training.batches import Batch
+from lpcvc_zoo.training.layers import Layered, checkpoint_activations
 from lpcvc_zoo.training.losses import Embedded
 from lpcvc_zoo.training.pixels import CachedPixelAdapter
 from lpcvc_zoo.training.recipe import Optimiser, Recipe
@@ -30,7 +30,8 @@ class Student(nn.Module):
         self.recipe, self.model = recipe, model
         self.towers = Towers(model.image_tower, model.text_tower)
         self.towers.logit_scale = model.logit_scale
-        self.towers.image.to(memory_format=torch.channels_last)  # faster for convolutions, the same numbers
+        self.order = _order_of_axes(self.towers.image)
+        self.towers.image.to(memory_format=self.order)
         adapter = model.image_encoder.adapter
         self.pixels: nn.Module = (
             CachedPixelAdapter(adapter, model.contract.image.high) if recipe.data.cache else adapter
@@ -54,7 +55,7 @@ class Student(nn.Module):
         """Embeddings of one process's share of a step, in float32."""
         embedded = Embedded()
         if batch.pixels is not None:
-            pixels = self.pixels(batch.pixels).contiguous(memory_format=torch.channels_last)
+            pixels = self.pixels(batch.pixels).contiguous(memory_format=self.order)
             embedded.image = self._run("image", pixels)
         if batch.ids is not None:
             text = self._run("text", batch.ids.flatten(0, 1))
@@ -73,6 +74,22 @@ class Student(nn.Module):
         ):
             embedding: Tensor = self.tower(tower)(inputs)
         return unit_length(embedding.float())
+
+
+def _order_of_axes(tower: nn.Module) -> torch.memory_format:
+    """Channels last: faster for convolutions, the same numbers.
+
+    Not where a strided 1x1 convolution sees the pixels, as in FastViT's stem: its gradient in that order
+    ends the process on a CPU (torch 2.14, oneDNN).
+    """
+    fatal = any(
+        isinstance(part, nn.Conv2d)
+        and part.kernel_size == (1, 1)
+        and part.stride != (1, 1)
+        and part.in_channels <= 4
+        for part in tower.modules()
+    )
+    return torch.contiguous_format if fatal else torch.channels_last
 
 
 def student_of(recipe: Recipe) -> Student:
@@ -97,59 +114,30 @@ def student_of(recipe: Recipe) -> Student:
     return student
 
 
-def checkpoint_activations(tower: nn.Module, what: str) -> None:
-    """Have the tower compute its inner activations again in the backward pass instead of keeping them."""
-    found = False
-    for part in tower.modules():
-        switch: Any = getattr(part, "set_grad_checkpointing", None)
-        if callable(switch):
-            switch(True)
-            found = True
-        elif hasattr(part, "grad_checkpointing"):
-            part.grad_checkpointing = True  # type: ignore[assignment]
-            found = True
-    if not found:
-        raise ContractError("checkpointing", "a tower that timm or open_clip can checkpoint", what)
-
-
 def parameter_groups(student: Student, objective: nn.Module, options: Optimiser) -> list[dict[str, Any]]:
-    """Groups for AdamW: no decay on biases, norms and scales; falling rates if asked for."""
+    """Groups for AdamW: no decay on biases, norms and scales; falling rates if asked for.
+
+    TrainingError where rates are to fall along the layers of a tower whose layers nothing tells apart.
+    """
     from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
     groups: list[dict[str, Any]] = []
     for tower in TOWERS:
         if student.learns(tower):
-            # open_clip wraps timm's trunks, which know their own layers; what is around them comes below
-            layers = getattr(student.tower(tower), "trunk", student.tower(tower))
+            module = student.tower(tower)
             if options.layer_decay < 1:
+                layers = Layered(module, f"{student.model.entry.name}'s {tower} tower")
                 groups += param_groups_layer_decay(
                     layers, options.weight_decay, layer_decay=options.layer_decay
                 )
             else:
-                groups += param_groups_weight_decay(layers, options.weight_decay)
+                groups += param_groups_weight_decay(module, options.weight_decay)
     grouped = {id(item) for group in groups for item in group["params"]}
     others = [*student.towers.parameters(), *objective.parameters()]
     rest = [item for item in others if item.requires_grad and id(item) not in grouped]
     groups.append({"params": [item for item in rest if item.ndim > 1], "weight_decay": options.weight_decay})
     groups.append({"params": [item for item in rest if item.ndim <= 1], "weight_decay": 0.0})
     return [group for group in groups if group["params"]]
-
-
-@contextmanager
-def unseen(module: nn.Module) -> Iterator[None]:
-    """BatchNorm's running statistics stay as they are while the block runs."""
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-        norm.num_batches_tracked = (
-            None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
-        )
-    try:
-        yield
-    finally:
-        for norm, (momentum, counter) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
 def concatenated(parts: Sequence[Embedded]) -> Embedded:

@@ -22,9 +22,9 @@ from lpcvc_zoo.retrieval.records import text_key
 from lpcvc_zoo.training.live import LiveTeacher
 from lpcvc_zoo.training.losses import Embedded
 from lpcvc_zoo.training.parts import Parts, Rows, filled
-from lpcvc_zoo.training.pixels import Done, identities, prepared
+from lpcvc_zoo.training.pixels import Done, prepared
 from lpcvc_zoo.training.recipe import Recipe, Teacher
-from lpcvc_zoo.training.sources import ImageRef
+from lpcvc_zoo.training.sources import ImageRef, identities
 from lpcvc_zoo.weights.identity import identity_of
 
 PART = 4096

@@ -10,22 +10,24 @@ from numpy.typing import NDArray
 
 from lpcvc_zoo.model import DualEncoder
 from lpcvc_zoo.retrieval.records import text_key
-from lpcvc_zoo.training.words import false_texts, mirrored, names_direction
+from lpcvc_zoo.training.words import false_texts, mirrored, names_direction, names_place
 
 _AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
 class TextPool:
-    """``texts``: the data's own first, then those derived from them; ``own`` says how many are the data's.
+    """``texts``: the data's own, then mirrored ones, then, from ``true`` on, false ones.
 
-    ``mirror`` ``[own]``: each text's place once its image is flipped, itself where no direction is named;
-    ``negatives`` ``[own, M]``: places of false texts, -1 where there are fewer.
+    Of each of the data's own: ``directional``, ``placed``: whether a flip, or a crop, could make it false;
+    ``mirror``: its place once its image is flipped, itself where no direction is named; ``negatives``
+    ``[own, M]``: places of false texts, -1 where there are fewer.
     """
 
     texts: tuple[str, ...]
-    own: int
+    true: int
     directional: NDArray[np.bool_]
+    placed: NDArray[np.bool_]
     mirror: NDArray[np.int64]
     negatives: NDArray[np.int64]
 
@@ -42,14 +44,16 @@ def text_pool(texts: tuple[str, ...], *, mirror: bool, negatives: int) -> TextPo
         return index
 
     directional = np.array([names_direction(text) for text in texts], bool)
+    placed = np.array([names_place(text) for text in texts], bool)
     mirrors = np.arange(len(texts))
     wrong = np.full((len(texts), negatives), -1)
-    for index, text in enumerate(texts):
-        if mirror and directional[index]:
-            mirrors[index] = place(mirrored(text))
-        for column, false in enumerate(false_texts(text, negatives) if negatives else ()):
-            wrong[index, column] = place(false)
-    return TextPool(tuple(everything), len(texts), directional, mirrors, wrong)
+    if mirror:
+        mirrors = np.array([place(mirrored(text)) for text in texts], np.int64)
+    true = len(everything)
+    for row, text in zip(wrong, texts, strict=True):
+        false = [place(item) for item in false_texts(text, negatives)] if negatives else []
+        row[: len(false)] = false
+    return TextPool(tuple(everything), true, directional, placed, mirrors, wrong)
 
 
 @dataclass(frozen=True)

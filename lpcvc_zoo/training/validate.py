@@ -41,9 +41,7 @@ class Validation:
             raise TrainingError(
                 f"The validation set has {len(data.texts)} text: any model would find it. Give more data."
             )
-        self.pixels = cached_pixels(
-            data.images, model, model.entry.image_size, device=device, workers=workers, done=done
-        )
+        self.pixels = cached_pixels(data.images, model, device=device, workers=workers, done=done)
         self.ids = tower_ids(data.texts, model)
         self.adapter = CachedPixelAdapter(model.image_encoder.adapter, model.contract.image.high)
 

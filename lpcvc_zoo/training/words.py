@@ -1,4 +1,4 @@
-"""Words that a flip makes false, and colours: how false texts are made from true ones."""
+"""Words that a flip or a crop makes false, and colours: how false texts are made from true ones."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ _MIRRORED = {
     "western": "eastern",
 }
 MIRROR = _MIRRORED | {there: here for here, there in _MIRRORED.items()} | {"counterclockwise": "clockwise"}
+PLACES = (
+    "top", "topmost", "upper", "uppermost", "bottom", "lower", "corner", "corners", "middle", "center",
+    "centre", "central", "side", "sides", "edge", "edges", "above", "below", "beneath", "underneath", "under",
+    "behind", "front", "foreground", "back", "background", "between", "beside", "next to",
+)  # fmt: skip
 COLOURS = (
     "black", "white", "red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "grey", "silver",
     "golden", "beige", "turquoise",
 )  # fmt: skip
 _DIRECTION = re.compile(rf"\b({'|'.join(sorted(MIRROR, key=len, reverse=True))})\b", re.IGNORECASE)
+_PLACE = re.compile(rf"\b({'|'.join(PLACES)})\b", re.IGNORECASE)
 _COLOUR = re.compile(rf"\b({'|'.join(COLOURS)}|gray|gold)\b", re.IGNORECASE)
 _ARTICLE = re.compile(rf"\b(an?) (?=({'|'.join(COLOURS)})\b)", re.IGNORECASE)
 
@@ -31,6 +37,11 @@ _ARTICLE = re.compile(rf"\b(an?) (?=({'|'.join(COLOURS)})\b)", re.IGNORECASE)
 def names_direction(text: str) -> bool:
     """Whether a mirrored image would make the text false. "right" counts even where it means correct."""
     return _DIRECTION.search(text) is not None
+
+
+def names_place(text: str) -> bool:
+    """Whether a crop could make the text false: it says where something is, in the image or beside what."""
+    return names_direction(text) or _PLACE.search(text) is not None
 
 
 def mirrored(text: str) -> str:
