@@ -6,7 +6,8 @@
 One line of qnn_coverage.csv for each compilation; run again, it goes on where it was (take out the lines of a
 model whose export has changed), and qnn_page.py shows them. A line has what the compiler says
 (``yes``, or ``no`` in its own words), its static estimate (never a time), the worst cosine to torch of
-``--samples`` photos or captions as the NPU's arithmetic is emulated, and what lint finds in the export.
+``--samples`` photos or captions as the NPU's arithmetic is emulated, what lint finds in the export, and the
+start of the tower's sha256, which is empty in lines older than this column.
 Weights are untrained; an entry that needs a checkpoint to be built is left out. Needs ``lpcvc-zoo[qnn]``.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from lpcvc_zoo.exporting.cache import cached_export
 from lpcvc_zoo.exporting.lint import lint_tower
 from lpcvc_zoo.targets.qnn.target import QnnTarget
 
-FACTS = ("compiles", "nodes", "binary MB", "DRAM MB", "VTCM MB", "cosine", "samples", "lint")
+FACTS = ("compiles", "nodes", "binary MB", "DRAM MB", "VTCM MB", "cosine", "samples", "lint", "export")
 
 
 def rows_of(
@@ -61,7 +62,10 @@ def rows_of(
             try:
                 artifact = cached_export(name, rewrites="npu", precision=precision, contract=contract)
                 found = measured(target, artifact, tower, inputs[tower], embeddings[tower])
-                yield row | found | {"samples": given.samples, "lint": linted(artifact, tower)}
+                sha256 = artifact.manifest.tower(tower).sha256
+                yield row | found | {
+                    "samples": given.samples, "lint": linted(artifact, tower), "export": sha256[:16]
+                }  # fmt: skip
             except ZooError as error:  # not exported, or not emulated: that says nothing of the compiler
                 console.print(f"{' | '.join(row.values())} is left to the next run: {error}", soft_wrap=True)
         target.close()
@@ -88,11 +92,14 @@ def main() -> None:
     console = Console()
     given.out.parent.mkdir(parents=True, exist_ok=True)
     done: set[tuple[str, ...]] = set()
+    columns: Sequence[str] = (*KEY, *FACTS)
     if given.out.is_file():
         with given.out.open(newline="", encoding="utf-8") as file:
-            done = {tuple(row[column] for column in KEY) for row in csv.DictReader(file)}
+            rows = csv.DictReader(file)
+            done = {tuple(row[column] for column in KEY) for row in rows}
+            columns = rows.fieldnames or columns  # of a file made before a column was added
     with given.out.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, (*KEY, *FACTS), lineterminator="\n")
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         if not file.tell():
             writer.writeheader()
         for name, contract in product(given.models, given.contract):

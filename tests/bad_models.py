@@ -82,27 +82,34 @@ def ids(*nodes: onnx.NodeProto, dtype: int = INT32, **values: np.ndarray | float
 
 
 def pixels(
-    *nodes: onnx.NodeProto, name: str = "image", normalised: bool = True, **values: np.ndarray | float
+    *nodes: onnx.NodeProto,
+    name: str = "image",
+    normalise: tuple[tuple[str, float], ...] = (("Sub", 0.5), ("Mul", 4.0)),
+    high: float = 1.0,
+    **values: np.ndarray | float,
 ):
-    """Host pixels [1, 3, 224, 224] to ``image_embedding`` [1, 4]; what is given turns ``p`` into ``q``."""
-    start = [
-        node("Mul", f"{name} scale", "p", "scale")
-        if normalised
-        else node("Clip", f"{name} zero", "p", "clip")
-    ]
-    end = [
+    """Host pixels of the contract with this ``high`` to ``image_embedding`` [1, 4].
+
+    What is given turns ``p`` into ``q``; before it stand operators with a number for every channel.
+    """
+    start, end = [node("Identity", name, "p0", "given")], "p0"
+    numbers = {}
+    for place, (kind, number) in enumerate(normalise):
+        numbers[f"n{place}"] = np.full((1, 3, 1, 1), number, np.float32)
+        start.append(node(kind, f"p{place} n{place}", f"p{place + 1}", f"{kind.lower()}_{place}"))
+        end = f"p{place + 1}"
+    start.append(node("Identity", end, "p", "normalised"))
+    pooled = [
         node("ReduceMean", "q axes", "m", "pool", keepdims=0),
         node("ReduceL2", "m last", "length", "norm", keepdims=1),
         node("Div", "m length", "image_embedding", "unit"),
     ]
-    own = constants(
-        scale=np.full((1, 3, 1, 1), 4.0, np.float32), zero=0.0, axes=np.array([2, 3]), last=np.array([1])
-    )
+    size = 224 if high == 1 else 1024
     return model(
-        (name, FLOAT, [1, 3, 224, 224]),
+        (name, FLOAT, [1, 3, size, size]),
         ("image_embedding", FLOAT, [1, 4]),
-        [*start, *nodes, *end],
-        own + constants(**values),
+        [*start, *nodes, *pooled],
+        constants(axes=np.array([2, 3]), last=np.array([1]), **numbers, **values),
     )
 
 
@@ -186,13 +193,31 @@ def quantised_product(
 
 
 def masked_attention(mask: float) -> onnx.ModelProto:
-    rows = np.triu(np.full((8, 8), mask, np.float32), 1)
-    return floats(
-        node("Add", "x mask", "a", "add_mask"),
-        node("Softmax", "a", "y", "softmax"),
-        shape=(2, 8, 8),
-        mask=rows,
-    )
+    return attention_masked_by(mask=np.triu(np.full((8, 8), mask, np.float32), 1))
+
+
+def filled_mask(mask: float, size: int = 8) -> onnx.ModelProto:
+    """A mask that is filled in and cut to its upper half when compiled, as older exporters leave it."""
+    value = numpy_helper.from_array(np.array([mask], np.float32))
+    return attention_masked_by(
+        node("ConstantOfShape", "shape", "full", "fill", value=value),
+        node("Trilu", "full one", "mask", "upper", upper=1),
+        shape=np.array([size, size]), one=np.array(1),
+    )  # fmt: skip
+
+
+def single_mask(mask: float) -> onnx.ModelProto:
+    """All tokens but the first are masked by one number in a Constant node."""
+    return attention_masked_by(
+        node("Constant", "", "far", "number", value_float=mask),
+        node("Where", "first none far", "mask", "choose"),
+        first=np.eye(1, 8, dtype=bool), none=0.0,
+    )  # fmt: skip
+
+
+def attention_masked_by(*nodes: onnx.NodeProto, **values: np.ndarray | float) -> onnx.ModelProto:
+    add = [node("Add", "x mask", "a", "add_mask"), node("Softmax", "a", "y", "softmax")]
+    return model(("x", FLOAT, [2, 8, 8]), ("y", FLOAT, [2, 8, 8]), [*nodes, *add], constants(**values))
 
 
 def resize(kind: dict[str, object], name: str = "resize") -> onnx.ModelProto:
@@ -329,14 +354,46 @@ def einsum() -> onnx.ModelProto:
 
 
 def overflows() -> onnx.ModelProto:
-    """255 squared is 65025, times 4 squared more than fp16 holds: only real pixels show it."""
+    """Pixels of -2 to 2 times 200, squared: more than fp16 holds, and only real pixels show it."""
     return pixels(
         node("Mul", "p large", "big", "enlarge"),
         node("Mul", "big big", "square", "squared"),
         node("Mul", "square small", "back", "back"),
         conv("back w", "q", "conv"),
-        large=100.0, small=1e-4, w=W,
+        large=200.0, small=1e-4, w=W,
     )  # fmt: skip
+
+
+def patches(*first: onnx.NodeProto, stem: str = "MatMul") -> onnx.ModelProto:
+    """Patches of 768 pixels as rows, into 4 channels by one product; ``first`` makes p of the image."""
+    return model(
+        ("image", FLOAT, [1, 3, 224, 224]),
+        ("image_embedding", FLOAT, [1, 4]),
+        [
+            *first,
+            node("Reshape", "p flat", "rows", "cut_patches"),
+            node(stem, "rows w", "tokens", "stem"),
+            node("ReduceMean", "tokens axes", "image_embedding", "pool", keepdims=1),
+        ],
+        constants(flat=np.array([196, 768]), axes=np.array([0]), w=weights(768, 4), half=0.5),
+    )
+
+
+def quantised_patches() -> onnx.ModelProto:
+    """As ONNX Runtime's quantiser leaves raw patches: pixels in float, the weights in 8 bits."""
+    proto = patches(
+        node("Identity", "image", "p", "raw"),
+        node("DequantizeLinear", "bytes step", "w", "dequantise", axis=1),
+    )
+    kept = [tensor for tensor in proto.graph.initializer if tensor.name != "w"]
+    del proto.graph.initializer[:]
+    made = RANDOM.integers(-128, 128, (768, 4)).astype(np.int8)
+    proto.graph.initializer.extend(kept + constants(bytes=made, step=np.full(4, 0.01, np.float32)))
+    return proto
+
+
+def scaled(*steps: tuple[str, float], high: float = 1.0) -> onnx.ModelProto:
+    return pixels(conv("p w", "q", "conv"), normalise=steps, high=high, w=W)
 
 
 CORPUS: dict[str, Planted] = {
@@ -381,21 +438,45 @@ CORPUS: dict[str, Planted] = {
     "infinite mask": Planted(
         "infinite-constant", "error", ("add_mask",), lambda: masked_attention(-np.inf)
     ),
+    "infinite mask filled in when compiled": Planted(
+        "infinite-constant", "error", ("upper",), lambda: filled_mask(-np.inf)
+    ),
+    "infinite number": Planted("infinite-constant", "error", ("choose",), lambda: single_mask(-np.inf)),
     "mask of the largest float": Planted(
         "fp16-constant", "warning", ("add_mask",), lambda: masked_attention(float(np.finfo(np.float32).min))
     ),
     "tiny epsilon": Planted(
         "fp16-epsilon", "info", ("add_eps",), lambda: floats(node("Add", "x eps", "y", "add_eps"), eps=1e-15)
     ),
+    "49 tokens": Planted("token-count", "info", ("softmax",), lambda: attention_over(49)),
+    "50 tokens": Planted("token-count", "info", ("softmax",), lambda: attention_over(50)),
+    "197 tokens": Planted("token-count", "info", ("softmax",), lambda: attention_over(197)),
     "257 tokens": Planted("token-count", "info", ("softmax",), lambda: attention_over(257)),
     "six axes": Planted("many-axes", "warning", ("split_windows", "turn_windows"), window_partition),
     "parallel convolutions": Planted("unfused-branches", "warning", ("join",), branches),
     "batchnorm branch": Planted("unfused-branches", "warning", ("join",), one_skip_branch),
     "batchnorm after a convolution": Planted("unfused-batchnorm", "warning", ("norm",), batch_norm),
-    "raw pixels": Planted(
-        "missing-normalisation", "warning", ("conv",),
-        lambda: pixels(conv("p w", "q", "conv"), normalised=False, w=W),
+    "raw pixels": Planted("missing-normalisation", "warning", ("conv",), lambda: scaled()),
+    "pixels times one": Planted("missing-normalisation", "warning", ("conv",), lambda: scaled(("Mul", 1.0))),
+    "pixels times two": Planted("missing-normalisation", "warning", ("conv",), lambda: scaled(("Mul", 2.0))),
+    "pixels of 255 times two": Planted(
+        "missing-normalisation", "warning", ("conv",), lambda: scaled(("Mul", 2.0), high=255)
     ),
+    "mean and std without the scale": Planted(
+        "missing-normalisation", "warning", ("conv",), lambda: scaled(("Sub", 0.48), ("Div", 0.27), high=255)
+    ),
+    "pixels scaled twice": Planted(
+        "missing-normalisation", "warning", ("conv",),
+        lambda: scaled(("Div", 255), ("Div", 255), ("Sub", 0.48), high=255),
+    ),
+    "raw patches": Planted(
+        "missing-normalisation", "warning", ("stem",), lambda: patches(node("Identity", "image", "p", "raw"))
+    ),
+    "raw patches into a Gemm": Planted(
+        "missing-normalisation", "warning", ("stem",),
+        lambda: patches(node("Identity", "image", "p", "raw"), stem="Gemm"),
+    ),
+    "raw patches, quantised": Planted("missing-normalisation", "warning", ("stem",), quantised_patches),
     "misnamed input": Planted("contract", "error", (), misnamed),
     "old opset": Planted(
         "opset", "warning", (),

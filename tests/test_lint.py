@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from bad_models import (
     CORPUS,
@@ -16,13 +17,16 @@ from bad_models import (
     W,
     attention_over,
     conv,
+    filled_mask,
     floats,
     gelu,
     model,
     node,
+    patches,
     pixels,
     quantised_padding,
     quantised_product,
+    scaled,
     written,
 )
 from tiny import tiny_model
@@ -31,6 +35,7 @@ from lpcvc_zoo.cli import main
 from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting import lint as room
 from lpcvc_zoo.exporting.lint import RULES, Hit, Rule, lint
+from lpcvc_zoo.exporting.lint.graph import Graph
 from lpcvc_zoo.exporting.onnx import export
 
 
@@ -54,6 +59,13 @@ def test_the_corpus_plants_a_hazard_for_every_rule_that_one_file_can_break() -> 
 
 CLEAN = {
     "plain convolution": lambda: pixels(conv("p w", "q", "conv"), w=W),
+    "pixels around zero": lambda: scaled(("Mul", 1 / 128), ("Sub", 127 / 128), high=255),
+    "pixels of 255 scaled to 1 and no more": lambda: scaled(("Mul", 1 / 255), high=255),
+    "normalised patches": lambda: patches(node("Sub", "image half", "p", "shift")),
+    "pixels resized by averages, then normalised": lambda: pixels(
+        node("MatMul", "p across", "r", "resize"), conv("r w", "q", "conv"),
+        across=np.full((224, 8), 1 / 224, np.float32), w=W,
+    ),
     "a finite mask and a small epsilon": lambda: floats(
         node("Add", "x mask", "a", "mask"), node("Add", "a eps", "y", "eps"), mask=-100.0, eps=1e-6
     ),
@@ -87,6 +99,12 @@ def test_what_is_no_hazard_is_not_reported(name: str, tmp_path) -> None:
     assert named == set()
 
 
+@pytest.mark.parametrize("count", [8, 64, 77, 196, 256])
+def test_token_counts_that_are_neither_prime_nor_just_over_a_block_are_not_reported(count, tmp_path) -> None:
+    onnx.save(attention_over(count), tmp_path / "model.onnx")
+    assert "token-count" not in {finding.rule for finding in lint(tmp_path / "model.onnx").findings}
+
+
 def test_a_known_contract_is_held_against_names_shapes_and_types(tmp_path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(CORPUS["misnamed input"].make(), path)
@@ -97,9 +115,35 @@ def test_a_known_contract_is_held_against_names_shapes_and_types(tmp_path) -> No
     assert any("lpcvc2026 gives [1, 3, 1024, 1024]" in message for message in messages)
 
 
-def test_raw_pixels_are_fine_for_a_model_that_wants_them_so(tmp_path) -> None:
+def test_raw_pixels_are_fine_for_a_model_that_wants_them_so(tmp_path, capsys) -> None:
     path = written(CORPUS["raw pixels"], tmp_path)
-    assert not [f for f in lint(path, plain_pixels=True).findings if f.rule == "missing-normalisation"]
+    assert not lint(path, plain_pixels=True).findings
+    assert command(capsys, str(path), "--fail-on", "warning")[0] == 1
+    assert command(capsys, str(path), "--fail-on", "warning", "--plain-pixels")[0] == 0
+
+
+@pytest.mark.parametrize(("mask", "findings"), [(-np.inf, 1), (-50.0, 0)])
+def test_a_filled_mask_is_found_by_its_number_where_its_shape_is_not_known(mask, findings, tmp_path) -> None:
+    proto = filled_mask(mask)
+    del proto.graph.initializer[0]  # the shape
+    proto.graph.node.insert(0, node("Shape", "x", "shape", "read_shape", start=1))
+    onnx.save(proto, tmp_path / "model.onnx")
+    found = [f for f in lint(tmp_path / "model.onnx").findings if f.rule == "infinite-constant"]
+    assert len(found) == findings
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_quantised_constant_is_read_as_the_numbers_that_it_stands_for(axis: int) -> None:
+    steps = np.arange(1, 4 + axis, dtype=np.float32) / 8
+    proto = floats(
+        node("DequantizeLinear", "w step zero", "d", "dequantise", axis=axis),
+        node("Add", "x d", "y", "add"),
+        shape=(3, 4), w=np.arange(12, dtype=np.uint8).reshape(3, 4), step=steps,
+        zero=np.full(steps.size, 5, np.uint8),
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": np.zeros((3, 4), np.float32)})
+    np.testing.assert_array_equal(Graph(proto).constant("d"), expected)
 
 
 def large(folder, **options):
@@ -154,7 +198,7 @@ def test_activations_that_only_meet_a_clip_may_overflow(tmp_path) -> None:
         node("Mul", "p large", "big", "enlarge"),
         node("Clip", "big zero top", "cut", "cut"),
         conv("cut w", "q", "conv"),
-        large=1e6, top=1.0, w=W,
+        large=1e6, zero=0.0, top=1.0, w=W,
     )  # fmt: skip
     onnx.save(proto, tmp_path / "model.onnx")
     report = lint(tmp_path / "model.onnx", activations=True)

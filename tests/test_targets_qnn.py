@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import io
 import platform
+import re
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import sweep_fakes
 import torch
 from bad_models import gelu, quantised_padding, quantised_product
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from rich.console import Console
+from tiny import tiny_model
 
 from lpcvc_zoo import build, export
+from lpcvc_zoo.bench.sweep import SweepOptions, run
 from lpcvc_zoo.cli import main
+from lpcvc_zoo.cli.profiles import FP16, print_profiles
 from lpcvc_zoo.contract import TOWERS, get_contract
 from lpcvc_zoo.data import sample_captions, sample_photos
 from lpcvc_zoo.errors import MissingExtraError, TargetError, UnknownNameError, ZooError
 from lpcvc_zoo.exporting.onnx import export_module
+from lpcvc_zoo.exporting.quantize import quantize
 from lpcvc_zoo.files import CACHE_VARIABLE
 from lpcvc_zoo.ingraph import resizer
 from lpcvc_zoo.model import unit_length
 from lpcvc_zoo.targets import get_target, list_targets
+from lpcvc_zoo.targets.base import Profile
 from lpcvc_zoo.targets.qnn import build as qnn_build
 from lpcvc_zoo.targets.qnn import target as qnn_target
 from lpcvc_zoo.targets.qnn.devices import DEVICES, find_device
@@ -150,10 +160,21 @@ def test_without_the_list_of_compiled_operations_only_the_spill_is_unknown() -> 
         SCHEMATIC.replace("bandwidth_information", "bandwidths"),
         SCHEMATIC.replace('"dram_read"', '"ddr_read"'),
         SCHEMATIC.replace('"vtcm_write": 7', '"vtcm_write": -7'),
+        SCHEMATIC.replace('"vtcm_write": 7', '"vtcm_write": 007'),
+        SCHEMATIC.replace('"vtcm_write": 7', '"vtcm_write": 1.5e6'),
+        SCHEMATIC.replace('"vtcm_write": 7', '"vtcm_write": 7' + 5000 * "0"),
+        SCHEMATIC.replace('"vtcm_write": 7', '"vtcm_write": 10 MB'),
+        SCHEMATIC.replace('"vtcm_write": 7', '"unit": "KB", "vtcm_write": 7'),
+        SCHEMATIC.replace('"vtcm_write": 7', '"vtcm_write": 1, "vtcm_write": 7'),
+        SCHEMATIC.replace('"is_dma": 1', '"is_dma": 64'),
         SCHEMATIC[: SCHEMATIC.index('"dram_read": 0')] + "\n",
+        SCHEMATIC[: SCHEMATIC.index('{"opid" : 0x0000000300000099')],
     ],
-    ids=["empty", "binary", "no section", "other field", "no number", "cut off"],
-)
+    ids=[
+        "empty", "binary", "no section", "other field", "no number", "octal", "exponent", "endless",
+        "unit", "unit beside", "twice", "no flag", "cut off", "cut off between lines",
+    ],
+)  # fmt: skip
 def test_another_form_of_schematic_is_an_error_and_no_number(damaged: str) -> None:
     with pytest.raises(SchematicError):
         read_traffic(damaged.splitlines())
@@ -185,7 +206,9 @@ def test_another_version_is_an_error_with_the_install_line(monkeypatch: pytest.M
 
 def test_another_system_is_an_error_that_says_which_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    with pytest.raises(TargetError, match=r"needs Linux on x86-64.* on arm64"):
+    with pytest.raises(
+        TargetError, match=r"needs Linux on x86-64.*pip install 'lpcvc-zoo\[qnn\]'.* on arm64"
+    ):
         get_target("qnn")
 
 
@@ -394,6 +417,35 @@ def test_what_is_left_in_float_needs_numbers_that_no_quantised_node_shares(
         assert {node.type for node in target.check(path).refused} == refused
 
 
+# Quantised towers
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_tower_that_onnx_runtime_quantised_compiles_and_tells_what_stays_in_fp16(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = export(tiny_model(SAMPLE.name), tmp_path / "float")
+    artifact = quantize(whole, tmp_path / "w8a16", "image=w8a16+text=float", samples=8)
+    target = QnnTarget(operators=True)
+    compiled = target.compile(artifact.path("image"), "image")
+    photos = np.concatenate([SAMPLE.prepare_image(path) for path in sample_photos(2)])
+    emulated = target.infer(compiled, {"image": photos})["image_embedding"]
+    session = onnxruntime.InferenceSession(str(artifact.path("image")), providers=["CPUExecutionProvider"])
+    expected = np.concatenate([session.run(None, {"image": photo[None]})[0] for photo in photos])
+    assert (emulated * expected).sum(axis=1).min() > 0.999
+    assert not np.array_equal(emulated, session.run(None, {"image": photos[:1]})[0])
+    profiles = {"image": target.profile(compiled)}
+    units = {node.type: node.unit for node in profiles["image"].operators}
+    assert (units["Conv"], units["Gemm"]) == ("NPU, integer", "NPU, integer")
+    assert (units["Clip"], units["Div"]) == (FP16, FP16)  # the host's pixels, and the final division
+    print_profiles(profiles, operators=True)
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"image tower: \d+ of \d+ nodes stay in fp16: .* \(Div\)", said)
+    assert "(Conv)" not in said
+    assert target.profile(target.compile(artifact.path("text"), "text")).operators is None
+
+
 # What is kept
 
 
@@ -439,20 +491,34 @@ def test_a_failed_compilation_leaves_nothing_behind(target: QnnTarget, tmp_path:
 
 @needs_compiler
 def test_an_unreadable_schematic_costs_the_estimate_and_nothing_else(
-    target: QnnTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: QnnTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def read(lines: object) -> None:
-        raise SchematicError("it has no bandwidth_information")
-
-    monkeypatch.setattr(qnn_build, "read_traffic", read)
+    with_units = [re.sub('("dram_read": [0-9]+)', r"\1 KB", line) for line in SCHEMATIC.splitlines()]
+    monkeypatch.setattr(qnn_build, "read_traffic", lambda lines: read_traffic(with_units))
     compiled = target.compile(_good(tmp_path), "image")
     profile = target.profile(compiled)
     assert profile.traffic is None
+    assert "No static estimate of the image tower: " in caplog.text
     assert profile.file_bytes
     assert target.infer(compiled, {"x": X[:1]})["y"].shape == (1, 4)
 
 
 # The command line
+
+
+@pytest.mark.parametrize("readable", ["image", "text"])
+def test_one_unreadable_schematic_hides_nothing_of_the_other_tower(
+    readable: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lpcvc_zoo.cli.profiles.out", Console(width=120))
+    facts: dict[str, Any] = {"target": "qnn", "device": "XR2 Gen 2", "runtime_versions": {}}
+    traffic = {readable: read_traffic(SCHEMATIC.splitlines())}
+    profiles = {tower: Profile(file_bytes=2_000_000, traffic=traffic.get(tower), **facts) for tower in TOWERS}
+    print_profiles(profiles, operators=True)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [readable, "2.0", "0.0", "0.0", "0.0", "0.0", "3", "2"] in shown
+    assert any(line[:2] != [readable, "2.0"] and line[2:] == ["-"] * 6 for line in shown)
+    assert [readable, "0.00", "0.00", "2", "MatMul", "node_MatMul_3"] in shown
 
 
 @needs_compiler
@@ -551,6 +617,25 @@ def test_a_crash_or_a_hang_of_the_compiler_is_an_error(
     with pytest.raises(TargetError, match=said):
         QnnTarget(limit_s=3 if fault == "hang" else 60).compile(_good(tmp_path), "image")
     assert list((tmp_path / "cache" / "qnn").iterdir()) == []
+
+
+@needs_compiler
+def test_a_crash_of_the_compiler_is_a_row_of_a_sweep_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _sabotage(tmp_path / "native", monkeypatch, FAULTS["crash"][0])
+    monkeypatch.setenv(sweep_fakes.FOLDER, str(tmp_path))
+    outcome = run(
+        SweepOptions(out=tmp_path / "out"),
+        tools=sweep_fakes.TOOLS,
+        entries=[sweep_fakes.entry("alpha", 1.0)],
+        targets=[QnnTarget(limit_s=60), sweep_fakes.FakeTarget()],
+        console=Console(file=io.StringIO()),
+    )
+    rows = {row.target: row for row in outcome.rows}
+    assert re.search(r"XR2 Gen 2: .*ended early, killed by SIGABRT", str(rows["qnn"].error))
+    assert rows["qnn"].image is None
+    assert rows["fake"].error is None
 
 
 @needs_compiler

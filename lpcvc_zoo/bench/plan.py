@@ -199,12 +199,12 @@ def plan(
 ) -> list[Cell]:
     """All cells, in the order of ``models``; ``dataset`` is the fingerprint of the data to score on.
 
-    ``export_id`` identifies the export of ``Cell.export_args``. ``rewrites``: "none", "npu" or names;
-    None for what suits each target (``rewrites_for``). ``text_lengths``, ``text_depths``: a
-    cell for each, up to the tower's context and its layers; none means the whole tower. Untrained models are
-    scored only with ``evaluate_untrained``: their recall is chance. A target that quantises by itself has one
-    ``precision`` and gets the cells of that one. A target that ``emulates`` is not scored on: at seconds a
-    sample that takes hours.
+    ``export_id`` identifies the export of ``Cell.export_args``. ``rewrites``: "none", "npu" or names; None
+    for what suits each target (``rewrites_for``). ``text_lengths``, ``text_depths``: a cell for each, up to
+    the tower's context and its layers; none means the whole tower. Untrained models are scored only with
+    ``evaluate_untrained``: their recall is chance. A target that quantises by itself has one ``precision``
+    and gets the cells of that one. A target that ``emulates`` is not scored on: at seconds a sample that
+    takes hours.
     """
     for contract in contracts:
         get_contract(contract)

@@ -50,6 +50,12 @@ def lint(
     text_length: TextLength = None,
     text_depth: TextDepth = None,
     rewrites: Rewrites = "npu",
+    plain_pixels: Annotated[
+        bool,
+        typer.Option(
+            "--plain-pixels", help="The model wants its pixels as the host gives them: nothing is missing."
+        ),
+    ] = False,
     activations: Annotated[
         bool, typer.Option("--activations", help="Also run photos and captions: does fp16 hold every value?")
     ] = False,
@@ -63,7 +69,7 @@ def lint(
     if fail_on not in levels:
         raise typer.BadParameter(f"--fail-on: expected one of {', '.join(levels)}, got {fail_on!r}.")
     options = options_of(pretrained, contract, image_size, text_length, text_depth)
-    reports = _reports(what, contract, options, rewrites, activations)
+    reports = _reports(what, contract, options, rewrites, plain_pixels, activations)
     if as_json:
         print_json([report.model_dump(mode="json") for report in reports])
     else:
@@ -80,6 +86,7 @@ def _reports(
     contract: str | None,
     options: registry.BuildOptions,
     rewrites: str,
+    plain_pixels: bool,
     activations: bool,
 ) -> list[Report]:
     from lpcvc_zoo.exporting.artifact import load_artifact
@@ -89,7 +96,7 @@ def _reports(
     path = Path(what)
     if path.is_file():
         resolved = get_contract(contract) if contract else None
-        return [look(path, contract=resolved, activations=activations)]
+        return [look(path, contract=resolved, plain_pixels=plain_pixels, activations=activations)]
     if path.is_dir():
         artifact = load_artifact(path)
     elif path.suffix == ".onnx":
@@ -100,7 +107,10 @@ def _reports(
         registry.get_entry(what)
         with out.status(f"exporting {what}"):
             artifact = cached_export(what, rewrites=rewrites, **options)
-    return [lint_tower(artifact, tower, activations=activations) for tower in artifact.manifest.towers]
+    return [
+        lint_tower(artifact, tower, plain_pixels=plain_pixels, activations=activations)
+        for tower in artifact.manifest.towers
+    ]
 
 
 def _print(report: Report) -> None:

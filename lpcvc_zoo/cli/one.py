@@ -156,11 +156,15 @@ def profile(
     towers = artifact.manifest.towers
     with out.status(f"measuring {name}"), quiet_machine() if where.exclusive else nullcontext():
         _submit(where, artifact, measured=True)
-        profiles = {tower: where.profile(where.compile(artifact.path(tower), tower)) for tower in towers}
+        compiled = {tower: where.compile(artifact.path(tower), tower) for tower in towers}
+        profiles = {tower: where.profile(made) for tower, made in compiled.items()}
     if as_json:
         print_json({tower: measured.model_dump(mode="json") for tower, measured in profiles.items()})
         return
     print_profiles(profiles, operators)
+    for tower, made in compiled.items():
+        if Path(made.reference).is_absolute():  # not a job of a service
+            out.print(f"{tower} tower: {made.reference}", style="dim", highlight=False, soft_wrap=True)
 
 
 def evaluate(

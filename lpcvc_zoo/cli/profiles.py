@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from lpcvc_zoo.targets.base import Profile
 
 
+FP16 = "NPU, fp16"  # the unit of what a compiler leaves in floats
 MOST = 12  # operators or layers of a tower; --json has all
 
 
 def print_profiles(profiles: Mapping[Any, Profile], operators: bool) -> None:
     """What is known of both towers, and with ``operators`` the dearest of their parts."""
     first = next(iter(profiles.values()))
-    estimated = first.traffic is not None
+    estimated = any(measured.traffic is not None for measured in profiles.values())
     if estimated:
         shown = table(
             "tower",
@@ -101,3 +102,9 @@ def _print_layers(profiles: Mapping[Any, Profile]) -> None:
                 escape(layer.name or "(of the compiler's own)"),
             )
     out.print(shown)
+    for tower, measured in profiles.items():
+        nodes = measured.operators or ()
+        left = [escape(f"{node.name} ({node.type})") for node in nodes if node.unit == FP16]
+        if nodes:
+            said = f"{tower} tower: {len(left)} of {len(nodes)} nodes stay in fp16: {', '.join(left)}"
+            out.print(said, style="dim", highlight=False, soft_wrap=True)

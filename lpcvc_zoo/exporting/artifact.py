@@ -48,10 +48,11 @@ class Calibration(_Record):
 
 
 class Quantized(_Record):
-    """How a tower was quantised. ``kept``: layers, and types of operators, left in float because they cost too much.
+    """How a tower was quantised.
 
-    ``agreement`` is to the float export, over photos or captions that calibrated nothing. ``engine``: what
-    quantised it, with its version; None in manifests older than this field.
+    ``kept``: layers, and types of operators, left in float because they cost too much. ``agreement`` is to
+    the float export, over photos or captions that calibrated nothing. ``engine``: what quantised it, with its
+    version; None in manifests older than this field.
     """
 
     precision: str

@@ -41,8 +41,9 @@ def cached_export(
 ) -> Artifact:
     """The export of ``build(name, **options)`` with these rewrites in this precision, made once.
 
-    ``pool``: what a quantised one is calibrated on, as in ``quantize``. A cached file that is damaged is exported again. Raises what ``build`` and ``export`` raise; an export
-    that failed its parity gate stays beside the cache as ``<key>.rejected``.
+    ``pool``: what a quantised one is calibrated on, as in ``quantize``. A cached file that is damaged is
+    exported again. Raises what ``build`` and ``export`` raise; an export that failed its parity gate stays
+    beside the cache as ``<key>.rejected``.
     """
     folder = _exports() / export_key(name, rewrites=rewrites, precision=precision, pool=pool, **options)
     if folder.is_dir() and not force:

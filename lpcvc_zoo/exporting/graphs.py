@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from lpcvc_zoo.exporting.lint.graph import Graph, attribute
+from lpcvc_zoo.exporting.lint.graph import FILLED, Graph, attribute
 
 if TYPE_CHECKING:
     from onnxscript import ir
@@ -17,21 +17,23 @@ if TYPE_CHECKING:
 MASKED = -50.0  # as a logit: nothing in fp32 and fp16, and no denormal weight, which a CPU is slow with
 _FAR = -1e4  # below this, what is added to a logit can only be a mask
 _MASKS_IN = {"Add", "Sub", "Where"}
+_SHAPED_BY = {"Expand", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Trilu", "Unsqueeze"}
 
 
 def finite_masks(model: onnx.ModelProto) -> int:
     """Masks of minus infinity, or of the least float there is, become -50."""
     graph = Graph(model)
     places = 0
-    for name, tensor in _tensors(model):
-        takers = {node.op_type for node in graph.consumers[name]}
+    for name, tensor, holder in _tensors(model):
+        takers = set(_takers(graph, name))
         if tensor.data_type != TensorProto.FLOAT or not takers or takers - _MASKS_IN:
             continue
         value = numpy_helper.to_array(tensor)
         if value.size and value.min() < _FAR:
-            tensor.CopyFrom(
-                numpy_helper.from_array(np.where(value < _FAR, np.float32(MASKED), value), tensor.name)
-            )
+            value = np.where(value < _FAR, np.float32(MASKED), value)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+            if holder is not None:
+                holder.CopyFrom(helper.make_attribute("value", tensor))
             places += 1
     return places
 
@@ -117,13 +119,28 @@ def _scalar(op: Any, value: float) -> Any:
     return op.Constant(value=helper.make_tensor("", TensorProto.FLOAT, [], [value]))
 
 
-def _tensors(model: onnx.ModelProto) -> Iterator[tuple[str, TensorProto]]:
-    """The value's name and the tensor of every initializer and Constant node."""
+def _takers(graph: Graph, name: str) -> Iterator[str]:
+    """The operators that take a value, or what is cut and shaped of it."""
+    for node in graph.consumers[name]:
+        if node.op_type in _SHAPED_BY and node.input[0] == name:
+            yield from _takers(graph, node.output[0])
+        else:
+            yield node.op_type
+
+
+def _tensors(
+    model: onnx.ModelProto,
+) -> Iterator[tuple[str, TensorProto, onnx.AttributeProto | None]]:
+    """The value's name and the tensor of every initializer, or of every node that holds or fills one in."""
     for tensor in model.graph.initializer:
-        yield tensor.name, tensor
+        yield tensor.name, tensor, None
     for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            yield node.output[0], node.attribute[0].t
+        for given in node.attribute if node.op_type in FILLED else ():
+            if given.name == "value":
+                yield node.output[0], given.t, given
+            elif given.name in ("value_float", "value_floats"):
+                value = np.asarray(helper.get_attribute_value(given), np.float32)
+                yield node.output[0], numpy_helper.from_array(value), given
 
 
 def _drop_unused(model: onnx.ModelProto) -> None:

@@ -25,11 +25,13 @@ def rewritten(
     expected: Embeddings,
     exported: Callable[[nn.Module], onnx.ModelProto],
     names: Sequence[str],
-) -> tuple[onnx.ModelProto, tuple[Effect, ...]]:
+) -> tuple[onnx.ModelProto, tuple[Effect, ...], Embeddings]:
     """The exported graph after these rewrites (in the order of ``resolve``), and what each one did.
 
-    ``expected`` are the module's own embeddings of ``inputs``. ExportError names a rewrite that changes them
-    more than it may. Each module rewrite that finds something costs an export, to count its nodes.
+    Also the embeddings that the rewritten module has in torch, for the graph to be held against: a rewrite
+    may be meant to differ, its conversion may not. ``expected`` are the module's own embeddings of
+    ``inputs``. ExportError names a rewrite that changes them more than it may. Each module rewrite that finds
+    something costs an export, to count its nodes.
     """
     effects: list[Effect] = []
     proto: onnx.ModelProto | None = None
@@ -48,6 +50,7 @@ def rewritten(
         module, reference, proto = changed, got, exported(changed)
         effects.append(_effect(rewrite.name, places, before, proto, parity))
     proto = proto or exported(module)
+    in_torch = reference
     for rewrite in (REWRITES[name] for name in names):
         if rewrite.graph is None:
             continue
@@ -60,7 +63,7 @@ def rewritten(
         parity = _guarded(rewrite.name, agreement(reference, got))
         reference = got
         effects.append(_effect(rewrite.name, places, before, proto, parity))
-    return proto, tuple(effects)
+    return proto, tuple(effects), in_torch
 
 
 def _guarded(name: str, parity: Parity) -> Parity:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from lpcvc_zoo.contract import Contract, Tower, get_contract
 from lpcvc_zoo.errors import ExportError, RegistryError
 from lpcvc_zoo.exporting.artifact import Artifact
-from lpcvc_zoo.exporting.lint import boundary, operators, structure, values
+from lpcvc_zoo.exporting.lint import boundary, operators, pixels, structure, values
 from lpcvc_zoo.exporting.lint.graph import load_graph
 from lpcvc_zoo.exporting.lint.rule import LEVELS, Hit, Level, Rule, Subject
 from lpcvc_zoo.plugins import distribution, points
@@ -36,7 +36,8 @@ __all__ = [
 ]
 
 GROUP = "lpcvc_zoo.lint_rules"
-RULES: tuple[Rule, ...] = (*boundary.RULES, *operators.RULES, *values.RULES, *structure.RULES)
+_ROOMS = (boundary, pixels, operators, values, structure)
+RULES: tuple[Rule, ...] = tuple(rule for room in _ROOMS for rule in room.RULES)
 
 
 class Finding(BaseModel):
@@ -128,14 +129,24 @@ def lint(
     )
 
 
-def lint_tower(artifact: Artifact, tower: Tower, *, activations: bool = False) -> Report:
-    """Look for hazards in a tower of an export or of an adopted model, whose manifest says what it is."""
+def lint_tower(
+    artifact: Artifact, tower: Tower, *, plain_pixels: bool = False, activations: bool = False
+) -> Report:
+    """Look for hazards in a tower of an export or of an adopted model, whose manifest says what it is.
+
+    ``plain_pixels``: as for ``lint``, where the manifest does not say so already.
+    """
     manifest = artifact.manifest
     contract = get_contract(manifest.contract)
     # Scale, mean and std together change nothing there, so that none is missing.
     plain = contract.image.high == 1 and (manifest.mean, manifest.std) == ((0.0,) * 3, (1.0,) * 3)
-    path = artifact.path(tower)
-    return lint(path, contract=contract, tower=tower, plain_pixels=plain, activations=activations)
+    return lint(
+        artifact.path(tower),
+        contract=contract,
+        tower=tower,
+        plain_pixels=plain_pixels or plain,
+        activations=activations,
+    )
 
 
 def _findings(rule: Rule, subject: Subject) -> list[Finding]:

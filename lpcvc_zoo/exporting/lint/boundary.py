@@ -1,4 +1,4 @@
-"""Rules about what crosses the boundary: files, inputs, outputs, and the host's pixels."""
+"""Rules about what crosses the boundary: files, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ import numpy as np
 import onnx
 
 from lpcvc_zoo.contract import CONTRACTS, Contract, Tower
-from lpcvc_zoo.exporting.lint.graph import Graph, dimensions, label
+from lpcvc_zoo.exporting.lint.graph import Graph, dimensions
 from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
 
 MOST_BYTES = 2**31 - 1
-_LAYOUT = set(
-    "Reshape Transpose Squeeze Unsqueeze Flatten Cast Clip Slice Pad Resize Upsample Concat Identity "
-    "QuantizeLinear DequantizeLinear AveragePool MatMul".split()
-)
 
 
 def guess_tower(graph: Graph) -> Tower | None:
@@ -104,24 +100,6 @@ def breaks_contract(subject: Subject) -> Iterator[Hit]:
         yield Hit(f"the output {output.name} is {graph.dtype(output.name)}, expected float32")
 
 
-def raw_pixels(subject: Subject) -> Iterator[Hit]:
-    if subject.tower != "image" or subject.plain_pixels:
-        return
-    graph = subject.graph
-    waiting, seen, reached = [graph.inputs[0].name], set[str](), []
-    while waiting:
-        name = waiting.pop()
-        for node in graph.consumers[name]:
-            if node.op_type == "Conv" and node.input[0] == name:
-                reached.append(label(node))
-            elif node.op_type in _LAYOUT and not seen.intersection(node.output):
-                seen.update(node.output)
-                waiting.extend(node.output)
-    if reached:
-        host = f"0 to {subject.contract.image.high:g}" if subject.contract else "0 to 1 or 0 to 255"
-        yield Hit(f"pixels as the host gives them ({host}) go straight into a convolution", tuple(reached))
-
-
 def opset(subject: Subject) -> Iterator[Hit]:
     version = max(
         (item.version for item in subject.graph.model.opset_import if item.domain in ("", "ai.onnx")),
@@ -165,13 +143,6 @@ RULES = (
         "The evaluation feeds fixed names, shapes and types; a model that differs scores nothing.",
         "Export through the zoo, or rename and reshape at the boundary of the graph.",
         breaks_contract,
-    ),
-    Rule(
-        "missing-normalisation", "warning",
-        "The host sends raw RGB. Without scale, mean and std in the graph the tower sees pixels it was not"
-        " trained on: recall drops and nothing fails.",
-        "Fold (pixel / high - mean) / std into the graph: build(...) under a contract does.",
-        raw_pixels,
     ),
     Rule(
         "opset", "warning",

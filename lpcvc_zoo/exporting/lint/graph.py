@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lpcvc_zoo.contract import Array
 
 Dim = int | str | None
+FILLED = ("Constant", "ConstantOfShape")  # operators whose value is an attribute
 _LARGEST_PROTO = 2**31 - 1
 
 
@@ -57,21 +58,38 @@ class Graph:
                 yield node
 
     def constant(self, name: str) -> Array | None:
-        """The value of an initializer or a Constant node, None for anything else or for data not at hand."""
-        tensor = self.initializers.get(name)
-        if tensor is None and (node := self.producer.get(name)) is not None and node.op_type == "Constant":
-            value = helper.get_attribute_value(node.attribute[0])
-            if not isinstance(value, onnx.TensorProto):
-                return np.asarray(value)
-            tensor = value
-        if tensor is None or onnx.external_data_helper.uses_external_data(tensor):
+        """The value of an initializer, or of a node that holds or fills in a constant or dequantises one.
+
+        None for anything else, or for data not at hand. What is filled in is of one element where its shape
+        is not known.
+        """
+        if name in self.initializers:
+            return _array(self.initializers[name])
+        node = self.producer.get(name)
+        if node is not None and node.op_type == "DequantizeLinear":
+            return self._dequantised(node)
+        if node is None or node.op_type not in FILLED:
             return None
-        array: Array = numpy_helper.to_array(tensor)
-        return array
+        zeros = np.zeros(1, np.float32)  # what ConstantOfShape fills in by itself
+        value = _array(helper.get_attribute_value(node.attribute[0]) if node.attribute else zeros)
+        if value is None or node.op_type == "Constant":
+            return value
+        shape = self.constant(node.input[0])
+        return np.broadcast_to(value.reshape(()), (1,) if shape is None else tuple(map(int, shape)))
+
+    def _dequantised(self, node: onnx.NodeProto) -> Array | None:
+        parts = [self.constant(name) for name in node.input]
+        if any(part is None for part in parts) or attribute(node, "block_size", 0):
+            return None
+        values, *rest = (np.asarray(part, np.float32) for part in parts)
+        if rest[0].size > 1:
+            axis = attribute(node, "axis", 1)
+            rest = [np.moveaxis(part.reshape(-1, *[1] * (values.ndim - 1)), 0, axis) for part in rest]
+        return (values - rest[1] if len(rest) > 1 else values) * rest[0]
 
     def constants(self) -> Iterator[tuple[str, Array]]:
         """Names and values of all constants that some node takes."""
-        made = (node.output[0] for node in self.model.graph.node if node.op_type == "Constant")
+        made = (node.output[0] for node in self.model.graph.node if node.op_type in FILLED)
         for name in (*self.initializers, *made):
             value = self.constant(name)
             if value is not None and self.consumers.get(name):
@@ -112,6 +130,16 @@ def dimensions(value: onnx.ValueInfoProto) -> tuple[Dim, ...]:
         dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
         for dim in value.type.tensor_type.shape.dim
     )
+
+
+def _array(value: Any) -> Array | None:
+    """A tensor's, or an attribute's, numbers; None for a tensor whose data is not at hand."""
+    if not isinstance(value, onnx.TensorProto):
+        return np.asarray(value)
+    if onnx.external_data_helper.uses_external_data(value):
+        return None
+    array: Array = numpy_helper.to_array(value)
+    return array
 
 
 def label(node: onnx.NodeProto) -> str:

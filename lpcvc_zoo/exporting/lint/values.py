@@ -94,25 +94,14 @@ def _takers(graph: Graph, name: str) -> tuple[str, ...]:
 def clipped_padding(subject: Subject) -> Iterator[Hit]:
     graph = subject.graph
     for node in graph.nodes("Pad"):
-        value = _number(graph, node.input[2]) if len(node.input) > 2 else 0.0
+        number = graph.constant(node.input[2]) if len(node.input) > 2 else np.float32(0)
         known = _range(graph, node.input[0])
-        if value is None or known is None:
+        if number is None or known is None:
             continue
-        low, high, step = known
+        value, (low, high, step) = float(number.item()), known
         if not low - step <= value <= high + step:
             message = f"quantised to {low:.3g} .. {high:.3g}, and padded with {value:.3g}"
             yield Hit(message, (label(node),))
-
-
-def _number(graph: Graph, name: str) -> float | None:
-    """A constant, quantised or not."""
-    value, made = graph.constant(name), graph.producer.get(name)
-    if value is None and made is not None and made.op_type == "DequantizeLinear":
-        parts = [graph.constant(part) for part in made.input]
-        if all(part is not None and part.size == 1 for part in parts):
-            integer, scale, *zero = (float(part.item()) for part in parts if part is not None)
-            return (integer - sum(zero)) * scale
-    return float(value.item()) if value is not None and value.size == 1 else None
 
 
 def _range(graph: Graph, name: str) -> tuple[float, float, float] | None:

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lpcvc_zoo.errors import TargetError
 from lpcvc_zoo.files import cache_dir, folder_written_whole, sha256_of, write_text
-from lpcvc_zoo.targets.base import Tower, Traffic
+from lpcvc_zoo.targets.base import OperatorTime, Tower, Traffic
 from lpcvc_zoo.targets.qnn._worker import CONTEXT
+from lpcvc_zoo.targets.qnn.arithmetic import arithmetic_of
 from lpcvc_zoo.targets.qnn.child import Child
 from lpcvc_zoo.targets.qnn.devices import Device
 from lpcvc_zoo.targets.qnn.schematic import SchematicError, read_traffic
@@ -22,7 +23,9 @@ log = logging.getLogger(__name__)
 
 RECORD = "compiled.json"
 BINARY = "context_qnn.bin"
-FORM = 1  # of what is kept; a new number leaves what older versions made aside
+# Of what is kept; a new number leaves what older versions made aside. An estimate that could not be read is
+# kept as such: raise this where schematic.py learns another format.
+FORM = 1
 MOST_SHOWN = 12  # nodes and sentences in an error's message; a Verdict has all
 
 _DTYPES = {"float": "float32", "double": "float64"}
@@ -61,6 +64,7 @@ class Build(_Record):
     """A compiled tower, as its ``RECORD`` says. ``inputs``: compiled shape and dtype of each.
 
     ``traffic`` is None where the schematic could not be read; ``traffic_problem`` then says why.
+    ``arithmetic``: what a quantised tower computes how; None for any other, and in builds older than this.
     """
 
     source_sha256: str
@@ -70,6 +74,7 @@ class Build(_Record):
     files: dict[Literal["context.onnx", "context_qnn.bin"], str]  # sha256 of each
     traffic: Traffic | None
     traffic_problem: str | None
+    arithmetic: tuple[OperatorTime, ...] | None = None
 
 
 def build_folder(source_sha256: str, tower: Tower, device: Device, versions: dict[str, str]) -> Path:
@@ -109,6 +114,7 @@ def make_build(path: Path, source_sha256: str, device: Device, folder: Path, lim
             files={CONTEXT: sha256_of(temporary / CONTEXT), BINARY: sha256_of(temporary / BINARY)},
             traffic=traffic,
             traffic_problem=problem,
+            arithmetic=arithmetic_of(path),
         )
         for other in temporary.iterdir():  # schematics take several times the binary's space
             if other.name not in build.files:
@@ -179,7 +185,6 @@ def _traffic(folder: Path) -> tuple[Traffic | None, str | None]:
                 return read_traffic(lines), None
         except SchematicError as error:
             problem = str(error)
-    log.warning("No static estimate: the compiler's schematic can't be read: %s", problem)
     return None, problem
 
 

@@ -20,7 +20,8 @@ from collections.abc import Iterable
 from lpcvc_zoo.targets.base import LayerTraffic, Traffic
 
 _SECTION = re.compile(r"(\w+) = [\[{]")
-_FIELD = re.compile(r'"(\w+)"\s*:\s*(0x[0-9a-fA-F]+|\d+)')
+_FIELD = re.compile(r'\s*"(\w+)"\s*:\s*(0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,18})\s*')  # and nothing beside it
+_FIELDS_OF = re.compile(r"\s*\{([^{}]*)\},?\s*")
 _NODE = re.compile(r"\s*(0x[0-9a-f]+): \{")
 _OPERATION = re.compile(r"\s*'operation':'(?:q::)?(?:QNN_)?([^']+)'")
 _NAME = re.compile(r"\s*(0x[0-9a-f]+): '(.*)',?\s*$")
@@ -41,6 +42,7 @@ def read_traffic(lines: Iterable[str]) -> Traffic:
     names: dict[int, str] = {}
     compiled: dict[int, str] = {}
     operations: list[dict[str, int]] = []
+    whole = False
     for line in lines:
         if found := _SECTION.match(line):
             section = found[1]
@@ -49,21 +51,27 @@ def read_traffic(lines: Iterable[str]) -> Traffic:
                 node = int(found[1], 16)
             elif node is not None and (found := _OPERATION.match(line)):
                 types[node] = found[1]
-        elif section == "bandwidth_information" and "{" in line:
-            operations.append(_operation(line))
+        elif section == "bandwidth_information":
+            if line.strip() == "]":
+                section, whole = "", True
+            elif line.strip():
+                operations.append(_operation(line))
         elif section == "qnn_name_translations" and (found := _NAME.match(line)):
             names[int(found[1], 16)] = found[2]
         elif found := _COMPILED.search(line):
             compiled[int(found[1], 16)] = found[2]
-    if not operations:
-        raise SchematicError("it has no bandwidth_information")
+    if not operations or not whole:
+        raise SchematicError("its bandwidth_information is missing or cut off")
     return _summed(operations, types, names, compiled)
 
 
 def _operation(line: str) -> dict[str, int]:
-    fields = {name: int(value, 0) for name, value in _FIELD.findall(line)}
-    if set(fields) != _FIELDS:
-        raise SchematicError(f"expected the fields {sorted(_FIELDS)}, got {line.strip()[:120]!r}")
+    """A line's fields; all of it must be understood, for a unit or an exponent makes another number."""
+    body = _FIELDS_OF.fullmatch(line)
+    found = [_FIELD.fullmatch(part) for part in body[1].split(",")] if body else []
+    fields = {field[1]: int(field[2], 0) for field in found if field}
+    if len(found) != len(_FIELDS) or set(fields) != _FIELDS or fields["is_dma"] > 1:
+        raise SchematicError(f"expected the integers {sorted(_FIELDS)}, got {line.strip()[:120]!r}")
     return fields
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import sys
 import tempfile
@@ -29,6 +30,8 @@ from lpcvc_zoo.targets.qnn.child import Child
 from lpcvc_zoo.targets.qnn.devices import DEFAULT_DEVICE, find_device
 from lpcvc_zoo.targets.samples import digest, split
 
+log = logging.getLogger(__name__)
+
 NAME = "qnn"
 EXTRA = "qnn"
 NEEDED = {"onnxruntime-qnn": "2.7.0", "onnxruntime": "1.32.0"}  # what the extra installs, and was tried
@@ -41,9 +44,10 @@ class QnnTarget:
 
     ``device``: a name of ``devices.DEVICES``. Compilation is strict: one node that would run on the CPU is
     an error. A profile holds the size of the binary and the compiler's static estimate of what an inference
-    moves, by layer with ``operators``; it has no latency, because nothing here can tell it. ``infer``
-    emulates the NPU's arithmetic, in seconds a sample; embeddings are kept by tower and sample. The native
-    code runs in processes of its own: TargetError where it crashes, or gives no answer for ``limit_s``.
+    moves; with ``operators`` also by layer, and which nodes of a quantised tower stay in fp16. It has no
+    latency, because nothing here can tell it. ``infer`` emulates the NPU's arithmetic, in seconds a sample;
+    embeddings are kept by tower and sample. The native code runs in processes of its own: TargetError where
+    it crashes, or gives no answer for ``limit_s``.
 
     MissingExtraError without the package, TargetError on another system or with other versions.
     """
@@ -94,13 +98,19 @@ class QnnTarget:
         """The compiler's static estimate, with no latency; without traffic where it could not be read."""
         build, context = self._build(compiled)
         traffic = build.traffic
-        if traffic is not None and not self.operators:
+        if traffic is None:
+            log.warning(
+                "No static estimate of the %s tower: the compiler's schematic can't be read: %s",
+                compiled.tower, build.traffic_problem,
+            )  # fmt: skip
+        elif not self.operators:
             traffic = traffic.model_copy(update={"layers": None})
         return Profile(
             target=self.name,
             device=self.device,
             runtime_versions=self.versions,
             file_bytes=context.with_name(BINARY).stat().st_size,
+            operators=build.arithmetic if self.operators else None,
             traffic=traffic,
         )
 
@@ -177,8 +187,9 @@ def installed_versions() -> dict[str, str]:
     """Versions of the packages this target needs; checked, without importing any of them."""
     if not (sys.platform == "linux" and platform.machine() == "x86_64"):
         raise TargetError(
-            "Qualcomm's offline compiler needs Linux on x86-64 (glibc 2.35 or newer); "
-            f"this is {platform.system()} on {platform.machine()}. Use the target 'aihub' or such a machine."
+            "Qualcomm's offline compiler needs Linux on x86-64 (glibc 2.35 or newer), where "
+            f"pip install 'lpcvc-zoo[{EXTRA}]' installs it; this is {platform.system()} on "
+            f"{platform.machine()}. Use the target 'aihub', or such a machine."
         )
     found: dict[str, str] = {}
     for package, needed in NEEDED.items():
