@@ -72,6 +72,7 @@ def export(
     cut: TextCut,
     rewrites: str = "none",
     precision: str = "float",
+    calibration: str = "",
 ) -> str:
     """Both towers: the image pooled and projected, the ids projected."""
     folder = Path(os.environ[sweep_fakes.FOLDER]) / name

@@ -57,7 +57,7 @@ def test_profile_and_evaluate_on_a_device(
 ) -> None:
     data = str(tiny.two_photos(tmp_path / "photos"))
     where = ["--contract", aihub_sweep.CONTRACT, "--target", "aihub", "--device", "Samsung Galaxy S23"]
-    where += ["--precision", precision, "--calibration", data]
+    where += ["--precision", precision, "--calibration", str(tiny.two_photos(tmp_path / "calibration"))]
     profiles = from_json(capsys, "profile", small_export, *where, "--runtime", "onnx")
     assert profiles["image"]["device"] == "Samsung Galaxy S23"
     assert profiles["text"]["layers_by_unit"]["CPU"] == 1

@@ -170,7 +170,7 @@ def test_devices_and_precisions_are_a_grid(hub: AIHubServer, tmp_path: Path, dat
     outcome = run(
         aihub_sweep.options(
             tmp_path / "out", dataset, targets=("aihub",), devices=("all-phones", "XR2 Gen 2 (Proxy)"),
-            precisions=("float", "w8a16"), calibration=str(dataset),
+            precisions=("float", "w8a16"), calibration=str(tiny.two_photos(tmp_path / "calibration")),
         ),
         tools=aihub_sweep.TOOLS, entries=ENTRIES[:1], console=console,
     )  # fmt: skip
