@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 
 import onnx
 import pytest
@@ -18,9 +19,12 @@ HOSTILE = {
 }  # fmt: skip
 
 
+# The largest once: TinyCLIP's towers are its kind.
+CASES = [pair for pair in product(QUICK, CONTRACTS) if pair != ("openai_clip_vit_b32", "lpcvc2026_sample")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("contract", CONTRACTS)
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(("name", "contract"), CASES)
 def test_a_family_exports_equal_to_torch_without_what_an_npu_dislikes(name, contract, tmp_path) -> None:
     manifest = export(build(name, contract=contract), tmp_path).manifest
     for tower in TOWERS:

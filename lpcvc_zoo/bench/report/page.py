@@ -15,7 +15,7 @@ from lpcvc_zoo.bench.pareto import Group
 from lpcvc_zoo.bench.report import words
 from lpcvc_zoo.bench.report.curves import AXES, Axis, curves_svg
 from lpcvc_zoo.bench.report.table import cells, columns_of, header, plain
-from lpcvc_zoo.bench.report.view import height, model, names, parts, styles
+from lpcvc_zoo.bench.report.view import height, models, names, parts, styles
 from lpcvc_zoo.bench.row import ResultRow
 
 SCRIPTS = ("format.js", "charts.js", "details.js", "table.js", "main.js")
@@ -84,14 +84,15 @@ def _data(groups: Sequence[Group], made: str) -> dict[str, Any]:
             for group in groups
         ],
         "rows": [
-            _row(group, row, name) | {"group": number, "cells": cells(row, columns), "full": plain(row)}
+            _row(group, row, name, model)
+            | {"group": number, "cells": cells(row, columns), "full": plain(row)}
             for number, group in enumerate(groups)
-            for row, name in zip(group.rows, names(group.rows), strict=True)
+            for row, name, model in zip(group.rows, names(group.rows), models(group.rows), strict=True)
         ],
     }
 
 
-def _row(group: Group, row: ResultRow, name: str) -> dict[str, Any]:
+def _row(group: Group, row: ResultRow, name: str, model: str) -> dict[str, Any]:
     """What the charts and the table show of a row; None is shown as a dash."""
     recall = group.recall(row)
     profiles = [profile for profile in (row.image, row.text) if profile is not None]
@@ -99,7 +100,7 @@ def _row(group: Group, row: ResultRow, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "entry": row.entry,
-        "model": model(row),
+        "model": model,
         "family": row.family,
         "weights": row.weights,
         "trained": row.trained,

@@ -63,16 +63,25 @@ def model_name(row: ResultRow) -> str:
     return row.model if row.precision == "float" else f"{row.model}, {row.precision}"
 
 
-def model(row: ResultRow) -> str:
-    """What the rows of one group share that are one model in several precisions, and no others."""
-    return " ".join((row.entry, row.weights, str(row.text_length), str(row.text_depth), *row.rewrites))
+def models(rows: Sequence[ResultRow]) -> list[str]:
+    """For each row of a group what those share that are one model in several precisions, and no others.
+
+    Where a model was rewritten in several ways in one precision, each way is another model.
+    """
+    found = [" ".join((row.entry, row.weights, str(row.text_length), str(row.text_depth))) for row in rows]
+    count = Counter((name, row.precision) for name, row in zip(found, rows, strict=True))
+    several = {name for (name, _), times in count.items() if times > 1}
+    return [
+        " ".join((name, *row.rewrites)) if name in several else name
+        for name, row in zip(found, rows, strict=True)
+    ]
 
 
-def same_but_precision(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:
+def same_but_precision(rows: Sequence[ResultRow]) -> list[list[ResultRow]]:
     """Rows of one group that are one model in several precisions."""
     found: dict[str, list[ResultRow]] = {}
-    for row in rows:
-        found.setdefault(model(row), []).append(row)
+    for row, model in zip(rows, models(rows), strict=True):
+        found.setdefault(model, []).append(row)
     return [same for same in found.values() if len({row.precision for row in same}) > 1]
 
 
