@@ -53,3 +53,13 @@ def hub(hub_server: AIHubServer, cache: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("QAIHUB_CLIENT_INI", str(hub_server.ini(tmp_path)))
     hub_server.reset()
     return hub_server
+
+
+@pytest.fixture(scope="module")
+def tiny_registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tiny entries in the registry, and a cache of this module's own."""
+    from training_tiny import registered  # late: it loads torch, whose threads are set above
+
+    with registered(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LPCVC_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

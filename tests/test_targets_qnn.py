@@ -25,7 +25,7 @@ from tiny import tiny_model
 from lpcvc_zoo import build, export
 from lpcvc_zoo.bench.sweep import SweepOptions, run
 from lpcvc_zoo.cli import main
-from lpcvc_zoo.cli.profiles import FP16, print_profiles
+from lpcvc_zoo.cli.profiles import print_profiles
 from lpcvc_zoo.contract import TOWERS, get_contract
 from lpcvc_zoo.data import sample_captions, sample_photos
 from lpcvc_zoo.errors import MissingExtraError, TargetError, UnknownNameError, ZooError
@@ -35,7 +35,7 @@ from lpcvc_zoo.files import CACHE_VARIABLE
 from lpcvc_zoo.ingraph import resizer
 from lpcvc_zoo.model import unit_length
 from lpcvc_zoo.targets import get_target, list_targets
-from lpcvc_zoo.targets.base import Profile
+from lpcvc_zoo.targets.base import FP16, Profile
 from lpcvc_zoo.targets.qnn import build as qnn_build
 from lpcvc_zoo.targets.qnn import target as qnn_target
 from lpcvc_zoo.targets.qnn.devices import DEVICES, find_device

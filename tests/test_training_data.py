@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import tiny_model
-from training_tiny import COLOURS, NAME, drawings, registered
+from training_tiny import COLOURS, NAME, drawings
 
 from lpcvc_zoo.data import PHOTOS
 from lpcvc_zoo.entry import TextSpec
@@ -31,11 +31,7 @@ CPU = torch.device("cpu")
 UNCHANGED = Augment(crop=1, flip="never", brightness=0, contrast=0, saturation=0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory):
-    with registered(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LPCVC_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_registered")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 from torch.nn import functional
-from training_tiny import NAME, drawings, registered
+from training_tiny import NAME, drawings
 
 from lpcvc_zoo.model import Towers, unit_length
 from lpcvc_zoo.training import ready
@@ -25,12 +25,7 @@ from lpcvc_zoo.training.run import train
 from lpcvc_zoo.training.steps import Stepper
 from lpcvc_zoo.training.validate import Validation
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory):
-    with registered(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LPCVC_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_registered")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
-from training_tiny import NAME, drawings, registered
+from training_tiny import NAME, drawings
 
 from lpcvc_zoo import build
 from lpcvc_zoo.cli import main
@@ -36,11 +36,7 @@ SAMPLE = "lpcvc2026_sample"
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory):
-    with registered(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LPCVC_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_registered")
 
 
 @pytest.fixture(scope="module")

@@ -197,7 +197,7 @@ def evaluate(
     artifact = _in_folder(name, options)
     if auto and artifact is not None:
         raise ZooError(f"{name} is made already: expected no --text-length.")
-    from lpcvc_zoo.retrieval.calibration import check_apart
+    from lpcvc_zoo.retrieval.calibration import calibrating, check_apart
     from lpcvc_zoo.retrieval.datasets import load_dataset
     from lpcvc_zoo.retrieval.evaluate import BATCH_SIZE, CompiledPair
     from lpcvc_zoo.retrieval.evaluate import evaluate as score
@@ -207,7 +207,7 @@ def evaluate(
     data = load_dataset(scored, strict=strict, images=images, split=split)
     data = data if limit is None else data.spread(limit)
     if canonical(precision or FLOAT) != FLOAT and artifact is None:
-        check_apart(load_dataset(calibration), data)
+        check_apart(calibrating(calibration), data)
     for problem in data.problems:
         print(f"{problem.level}: {problem}", file=sys.stderr)
     in_torch = artifact is None and target is None and precision is None
@@ -302,12 +302,11 @@ def _where(
     if precision == FLOAT:
         return asked, FLOAT, None
     from lpcvc_zoo.retrieval.calibration import Calibration as CalibrationData
-    from lpcvc_zoo.retrieval.calibration import pool
-    from lpcvc_zoo.retrieval.datasets import load_dataset
+    from lpcvc_zoo.retrieval.calibration import calibrating, pool
 
     if "precision" not in taken_by(target):
         return asked, precision, pool(calibration)
-    data = CalibrationData(load_dataset(calibration))
+    data = CalibrationData(calibrating(calibration))
     return asked | {"precision": precision, "calibration": data}, FLOAT, None
 
 

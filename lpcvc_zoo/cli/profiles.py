@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from lpcvc_zoo.cli.shared import number, out, table
+from lpcvc_zoo.targets.base import FP16
 
 if TYPE_CHECKING:
     from lpcvc_zoo.targets.base import Profile
 
 
-FP16 = "NPU, fp16"  # the unit of what a compiler leaves in floats
 MOST = 12  # operators or layers of a tower; --json has all
 
 

@@ -72,12 +72,12 @@ def quantize(
     from lpcvc_zoo.exporting import quantize as room
     from lpcvc_zoo.exporting.cache import cached_export
     from lpcvc_zoo.exporting.engines import ENGINES, find_engine
-    from lpcvc_zoo.retrieval.calibration import check_apart, pool
+    from lpcvc_zoo.retrieval.calibration import calibrating, check_apart, pool
     from lpcvc_zoo.retrieval.datasets import load_dataset
 
     find_engine(engine)
     scored = load_dataset(photos.HELD_OUT)
-    check_apart(load_dataset(calibration), scored)
+    check_apart(calibrating(calibration), scored)
     how: dict[str, Any] = {"samples": samples, "seed": seed, "pool": pool(calibration), "engine": engine}
     suffix = "" if engine == ENGINES[0] else f"-{engine}"
     folder = folder or Path("exported") / f"{name}-{canonical(precision)}{suffix}"

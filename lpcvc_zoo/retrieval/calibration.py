@@ -39,11 +39,16 @@ class Calibration:
 
 
 @cache
+def calibrating(name: str) -> RetrievalDataset:
+    """The dataset of that name, read once."""
+    return load_dataset(name)
+
+
 def pool(name: str) -> Pool | None:
     """What a dataset offers for quantising here; None for the bundled part, which is taken anyway."""
     if name == photos.CALIBRATION:
         return None
-    dataset = load_dataset(name)
+    dataset = calibrating(name)
     return Pool(dataset.name, dataset.images, dataset.texts, dataset.fingerprint())
 
 

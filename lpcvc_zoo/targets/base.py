@@ -17,6 +17,7 @@ from lpcvc_zoo.exporting.rewrites import NONE, NPU
 from lpcvc_zoo.targets.references import CompileReference, InferenceReference, ProfileReference, Reference
 
 Array = NDArray[np.generic]
+FP16 = "NPU, fp16"  # the unit of a node that a compiler leaves in floats
 
 
 class _Record(BaseModel):

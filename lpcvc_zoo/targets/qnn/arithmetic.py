@@ -7,9 +7,9 @@ from pathlib import Path
 import onnx
 
 from lpcvc_zoo.exporting.lint.graph import Graph, label, load_graph
-from lpcvc_zoo.targets.base import OperatorTime
+from lpcvc_zoo.targets.base import FP16, OperatorTime
 
-FP16, INTEGER = "NPU, fp16", "NPU, integer"
+INTEGER = "NPU, integer"
 _BETWEEN = ("QuantizeLinear", "DequantizeLinear")
 
 
