@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -16,17 +17,32 @@ if TYPE_CHECKING:
     from lpcvc_zoo.entry import Entry, Preprocessing
 
 
+@dataclass(frozen=True)
+class Folding:
+    """What folding did to a tower: how many BatchNorms went, and what torch runs before and after.
+
+    ``cosine`` is between the embeddings of one seeded sample before and after.
+    """
+
+    norms: int
+    operators_before: int
+    operators_after: int
+    cosine: float
+
+
 class Towers(nn.Module):
     """What a family builds: the bare towers. Its ``state_dict`` is the entry's own checkpoint layout.
 
     ``image``: normalised pixels float32 ``[N, 3, S, S]`` -> ``[N, D]``, before L2.
     ``text``: ids int32 ``[N, L]`` padded its own way, ``L <= context_length`` -> ``[N, D]``, before L2.
+    ``foldings``: by tower, what ``fuse`` did; it holds no tower in which there was nothing to fold.
     """
 
     def __init__(self, image: nn.Module, text: nn.Module) -> None:
         super().__init__()
         self.image = image
         self.text = text
+        self.foldings: dict[str, Folding] = {}
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
 
@@ -89,8 +105,8 @@ class DualEncoder(nn.Module):
         self.contract = contract
         self.preprocessing = preprocessing
         self.weights = weights
-        longest = min(contract.text.length, entry.text.context_length)
-        self.text_length = longest if text_length is None else text_length
+        self.foldings = towers.foldings
+        self.text_length = self.full_text_length if text_length is None else text_length
         self.image_encoder = ImageEncoder(
             ImageAdapter(contract.image, preprocessing, entry.image_size), towers.image
         )
@@ -106,6 +122,11 @@ class DualEncoder(nn.Module):
     def text_tower(self) -> nn.Module:
         """The bare text tower: ids ``[N, L]`` padded the tower's own way -> ``[N, D]`` before L2."""
         return self.text_encoder.tower
+
+    @property
+    def full_text_length(self) -> int:
+        """Tokens of the text sequence where it is not cut."""
+        return min(self.contract.text.length, self.entry.text.context_length)
 
     @property
     def text_depth(self) -> int | None:

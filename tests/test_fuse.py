@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny import TinyText
 from torch import Tensor, nn
 
-from lpcvc_zoo.fuse import fold_batch_norms
+from lpcvc_zoo import fuse as fuse_room
+from lpcvc_zoo.backbones._mct import HybridTextTower
+from lpcvc_zoo.fuse import fold_batch_norms, fuse
+from lpcvc_zoo.model import Folding, Towers
+from lpcvc_zoo.registry import build
 
 EXAMPLE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -123,3 +128,64 @@ def test_the_activation_inside_a_timm_norm_stays() -> None:
         torch.testing.assert_close(module(EXAMPLE), before)
     assert before.min() == 0
     assert not any(isinstance(part, nn.BatchNorm2d) for part in module.modules())
+
+
+def two_convolutions() -> nn.Module:
+    torch.manual_seed(1)
+    first, second = (nn.Sequential(nn.Conv2d(3, 3, 3), norm(3), nn.ReLU()) for _ in range(2))
+    return nn.Sequential(first, second, nn.Flatten())
+
+
+def hybrid_text() -> nn.Module:
+    """A text tower with BatchNorms, whose every weight matters."""
+    torch.manual_seed(1)
+    tower = HybridTextTower(
+        width=16, heads=1, layers=1, embed_dim=8, context_length=12, vocab_size=49408, eot_id=49407
+    )
+    for part in tower.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.load_state_dict(norm(16).state_dict())
+    for parameter in tower.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return tower
+
+
+def folding(
+    monkeypatch: pytest.MonkeyPatch, image: nn.Module, text: nn.Module, broken: bool
+) -> dict[str, Folding]:
+    """What ``fuse`` says of these towers, also where it leaves norms out instead of folding them."""
+    if broken:
+        monkeypatch.setattr(fuse_room, "fuse_conv_bn_eval", lambda conv, norm: conv)
+    return fuse(Towers(image, text), 8, 12).foldings
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_what_folding_did_is_counted_and_measured(monkeypatch: pytest.MonkeyPatch, tower: str) -> None:
+    def towers() -> tuple[nn.Module, nn.Module]:
+        return (two_convolutions(), TinyText()) if tower == "image" else (nn.Flatten(), hybrid_text())
+
+    (name, done), *others = folding(monkeypatch, *towers(), broken=False).items()
+    assert (name, others) == (tower, [])  # nothing is said of a tower without norms
+    assert done.norms == (2 if tower == "image" else 8)
+    assert done.operators_before - done.operators_after >= done.norms
+    if tower == "image":  # convolution, norm and ReLU, twice, and a view
+        assert (done.operators_before, done.operators_after) == (7, 5)
+    assert done.cosine == pytest.approx(1, abs=1e-9)
+    assert folding(monkeypatch, *towers(), broken=True)[tower].cosine < 0.999
+
+
+def test_a_tower_without_norms_is_not_run() -> None:
+    class Sleeping(nn.Module):
+        def forward(self, given: Tensor) -> Tensor:
+            raise AssertionError
+
+    assert fuse(Towers(Sleeping(), Sleeping()), 8, 12).foldings == {}
+
+
+def test_a_model_knows_what_was_folded_when_it_was_built() -> None:
+    name = "efficientvit_m0_text_s"
+    assert build(name, fuse=False).foldings == {}
+    (found,) = build(name).foldings.items()
+    assert found[0] == "image"
+    assert found[1].norms > 100
+    assert found[1].cosine > 0.999999

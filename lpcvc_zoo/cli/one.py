@@ -121,8 +121,7 @@ def export(
     out.print(shown)
     if choice:
         lengths.print_choice(choice)
-    if manifest.rewrites:
-        _print_effects(manifest)
+    _print_effects(manifest)
     out.print(f"{manifest.weights} weights, opset {manifest.opset}, {manifest.seconds:.0f} s", style="dim")
 
 
@@ -355,10 +354,15 @@ def _in_folder(name: str, options: registry.BuildOptions) -> Artifact | None:
 
 
 def _print_effects(manifest: Manifest) -> None:
-    shown = table("rewrite", "tower", ">places", ">nodes before", ">after", "worst cosine to before")
+    shown = table("what", "tower", ">places", ">before", ">after", "of", "worst cosine to before")
     for tower in TOWERS:
-        for effect in manifest.tower(tower).effects:
+        file = manifest.tower(tower)
+        for done in file.prepared:
+            counts = [str(done.before), str(done.after), done.counted]
+            shown.add_row(done.step, tower, str(done.places), *counts, number(done.min_cosine, 7))
+        for effect in file.effects:
             nodes = [str(effect.nodes_before), str(effect.nodes_after)] if effect.places else ["-", "-"]
             cosine = number(effect.min_cosine, 7)
-            shown.add_row(effect.rewrite, tower, str(effect.places), *nodes, cosine)
-    out.print(shown)
+            shown.add_row(effect.rewrite, tower, str(effect.places), *nodes, "nodes", cosine)
+    if shown.row_count:
+        out.print(shown)

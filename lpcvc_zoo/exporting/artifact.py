@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -37,6 +38,23 @@ class Effect(_Record):
     nodes_before: int | None = None
     nodes_after: int | None = None
     min_cosine: float | None = None
+
+
+class Prepared(_Record):
+    """What was done to a tower before it was exported, in ``places``, whatever the rewrites.
+
+    ``fold``: branches and BatchNorm into convolutions; places are BatchNorms, counted are the operators that
+    torch runs, the cosine is of one seeded sample when the model was built. ``cut_text``: the sequence, in
+    tokens. ``pool_at_eot``: by a product instead of ArgMax and Gather; nodes of this tower with either. For
+    the last two the worst cosine of embeddings before and after is over the captions of ``parity``.
+    """
+
+    step: Literal["fold", "cut_text", "pool_at_eot"]
+    places: int
+    counted: Literal["operators", "tokens", "nodes"]
+    before: int
+    after: int
+    min_cosine: float
 
 
 class Calibration(_Record):
@@ -76,7 +94,8 @@ class TowerFile(_File):
     """One tower. Shapes are static; ``size_bytes`` and ``sha256`` are of the file.
 
     ``parity`` is of the float export to the torch model as built, before any rewrite. ``changes``: what was
-    done to a file made elsewhere to put it into the contract's form.
+    done to a file made elsewhere to put it into the contract's form. ``prepared``: what was done before the
+    export, ``effects``: what rewrites did in it.
     """
 
     size_bytes: int
@@ -90,6 +109,7 @@ class TowerFile(_File):
     parity: Parity | None = None
     changes: tuple[str, ...] = ()
     encodings: Encodings | None = None
+    prepared: tuple[Prepared, ...] = ()
     effects: tuple[Effect, ...] = ()
     quantized: Quantized | None = None
 

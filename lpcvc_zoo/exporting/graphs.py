@@ -97,6 +97,23 @@ def fusable_gelu(model: ir.Model) -> int:
     return _replace(model, exported, fusable)
 
 
+def gather_at_eot(model: onnx.ModelProto) -> int:
+    """Pooling at the end of the text as CLIP has it: gathered where the id is largest."""
+    from onnxscript import ir
+
+    def product(op: Any, ids: Any, eot_id: Any, axis: Any, hidden: Any) -> Any:
+        at_eot = op.Unsqueeze(op.Cast(op.Equal(ids, eot_id)), axis)
+        return op.Squeeze(op.MatMul(at_eot, hidden), axis)
+
+    def gathered(op: Any, ids: Any, eot_id: Any, axis: Any, hidden: Any) -> Any:
+        return op.Squeeze(op.Gather(hidden, op.ArgMax(ids, axis=1, keepdims=0), axis=1), axis)
+
+    inner = ir.from_proto(model)
+    places = _replace(inner, product, gathered)
+    model.CopyFrom(ir.to_proto(inner))
+    return places
+
+
 def _replace_gelu(model: onnx.ModelProto, form: Callable[[Any, Any], Any]) -> int:
     from onnxscript import ir
 
@@ -109,7 +126,7 @@ def _replace_gelu(model: onnx.ModelProto, form: Callable[[Any, Any], Any]) -> in
     return places
 
 
-def _replace(model: ir.Model, old: Callable[[Any, Any], Any], new: Callable[[Any, Any], Any]) -> int:
+def _replace(model: ir.Model, old: Callable[..., Any], new: Callable[..., Any]) -> int:
     from onnxscript.rewriter import pattern
 
     return int(pattern.RewriteRuleSet([pattern.RewriteRule(old, new)], commute=True).apply_to_model(model))

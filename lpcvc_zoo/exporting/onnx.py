@@ -16,6 +16,7 @@ from lpcvc_zoo.data import sample_captions, sample_photos
 from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting.artifact import FILES, MANIFEST, Artifact, Effect, Manifest, Parity, TowerFile
 from lpcvc_zoo.exporting.parity import agreement, run_onnx, run_torch
+from lpcvc_zoo.exporting.prepared import prepared
 from lpcvc_zoo.exporting.rewrites import NONE, REWRITES, resolve
 from lpcvc_zoo.exporting.rewriting import rewritten
 from lpcvc_zoo.files import sha256_of, write_text, written_whole
@@ -56,8 +57,9 @@ def export(
     inspection (with a ``manifest.rejected.json``, which nothing loads). ``fused`` is only recorded.
 
     ``rewrites``: "none", "npu" or names (see ``rewrites.REWRITES``). ``model`` itself stays as it is; the
-    manifest has each one's effect. One that changes the embeddings more than it may is an ExportError that
-    names it; where one may cost some agreement, the bound on the whole export is lowered to its own.
+    manifest has each one's effect, and what was done before (``prepared``). One that changes the embeddings
+    more than it may is an ExportError that names it; where one may cost some agreement, the bound on the
+    whole export is lowered to its own.
     """
     started = time.monotonic()
     out_dir = Path(out_dir)
@@ -65,10 +67,8 @@ def export(
     contract, entry = model.contract, model.entry
     names = resolve(rewrites)
     model.eval()
-    image, image_problem = _export_tower(
-        model.image_encoder, "image", contract, out_dir / FILES["image"], names
-    )
-    text, text_problem = _export_tower(model.text_encoder, "text", contract, out_dir / FILES["text"], names)
+    image, image_problem = _export_tower(model, "image", out_dir / FILES["image"], names)
+    text, text_problem = _export_tower(model, "text", out_dir / FILES["text"], names)
     manifest = Manifest(
         entry=entry.name,
         family=entry.family,
@@ -175,9 +175,11 @@ def tool_versions() -> dict[str, str]:
 
 
 def _export_tower(
-    module: nn.Module, tower: Tower, contract: Contract, path: Path, rewrites: Sequence[str]
+    model: DualEncoder, tower: Tower, path: Path, rewrites: Sequence[str]
 ) -> tuple[TowerFile, str | None]:
     """The tower's record, and what is wrong where it computes something else than torch."""
+    contract = model.contract
+    module: nn.Module = model.image_encoder if tower == "image" else model.text_encoder
     input_name = contract.image.name if tower == "image" else contract.text.name
     output_name = contract.embedding.image_name if tower == "image" else contract.embedding.text_name
     _check_size(module, path.name)  # before torch runs it
@@ -200,6 +202,8 @@ def _export_tower(
     of_graph = [effect for effect in effects if REWRITES[effect.rewrite].graph]
     problem = _disagreement("torch", parity, effects)
     problem = problem or _disagreement("the rewritten model in torch", agreement(in_torch, got), of_graph)
+    # Where something is wrong already, what was done before is not what to blame.
+    done = () if problem else prepared(model, tower, inputs, expected, proto, got)
     tower_file = TowerFile(
         file=path.name,
         sha256=sha256_of(path),
@@ -212,6 +216,7 @@ def _export_tower(
         output_shape=graph_output[0],
         output_dtype=graph_output[1],
         parity=parity,
+        prepared=done,
         effects=effects,
     )
     return tower_file, f"{path.name}: {problem}" if problem else None

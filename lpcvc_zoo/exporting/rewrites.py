@@ -3,8 +3,7 @@
 Some rewrite torch modules before the export, the others the exported graph. What the zoo's models do anyway
 is no rewrite: folded branches and BatchNorm (``build(fuse=True)``), pooling at the end-of-text token without
 ArgMax and Gather, static masks, int32 ids, the cut text tower (``build(text_length=..., text_depth=...)``).
-An export finds these done and has nothing left to measure their effect by: its manifest says that they were
-(``fused``, ``text_length``, ``text_depth``), tests compare before and after.
+The manifest has the effect of folding, cutting and pooling beside those of rewrites (see ``prepared``).
 """
 
 from __future__ import annotations
