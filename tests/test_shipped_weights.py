@@ -17,13 +17,14 @@ from safetensors import safe_open
 from torch import nn
 
 from lpcvc_zoo import build, get_entry, list_models, load_dataset
+from lpcvc_zoo.backbones._colours import NAMES
 from lpcvc_zoo.backbones._conse import ConSETower
 from lpcvc_zoo.bench.plan import UNTRAINED, select
 from lpcvc_zoo.bench.steps import weights
 from lpcvc_zoo.data import PHOTOS, SHIPPED
 from lpcvc_zoo.errors import WeightsError
 from lpcvc_zoo.retrieval.metrics import Scores, score
-from lpcvc_zoo.training.guard import benchmark_captions, benchmark_images
+from lpcvc_zoo.training.guard import benchmark_captions, benchmark_images, caption_hash
 from lpcvc_zoo.weights.identity import identity_of
 from lpcvc_zoo.weights.load import load
 
@@ -81,14 +82,34 @@ def test_no_file_of_the_benchmark_was_trained_on() -> None:
     assert len(rows) > 1000
     (digits,) = {len(row["sha256"]) for row in rows}
     assert not {row["sha256"] for row in rows} & {sha[:digits] for sha in benchmark_images()}
-    with (PHOTOS / "CREDITS.csv").open(encoding="utf-8") as file:
-        secret = {row["original_path"].rpartition(":/")[2] for row in csv.DictReader(file)}
     paths = {row["made_of"].partition(": ")[2] for row in rows}
     activities = {
         path.partition("/gcompris/")[2] for path in paths
     }  # in the package, "rcc/<name>/gcompris/..."
     assert len(activities) > 50
-    assert not activities & {path.removeprefix("gcompris/") for path in secret}
+    assert not activities & secret_paths()
+
+
+def secret_paths() -> set[str]:
+    """Of the benchmark's photos in the package that they are from, below "gcompris/"."""
+    with (PHOTOS / "CREDITS.csv").open(encoding="utf-8") as file:
+        return {row["original_path"].rpartition(":/gcompris/")[2] for row in csv.DictReader(file)}
+
+
+def test_what_chose_or_made_the_heads_is_not_of_the_benchmark(monkeypatch) -> None:
+    """Captions of the classes and of the photos that the heads were chosen by, and those photos' paths."""
+    monkeypatch.syspath_prepend(str(RECIPES))
+    from captioned import CAPTIONS
+    from minilm import class_captions
+
+    classes = class_captions()
+    assert [len(captions) for captions in classes] == [10] * 1000
+    rows = [line.split("\t") for line in CAPTIONS.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) > 100
+    written = {caption for captions in (*classes, *(row[1:] for row in rows)) for caption in captions}
+    assert all(caption == caption.strip() and caption.endswith(".") for caption in written)
+    assert not {caption_hash(caption) for caption in written} & benchmark_captions()
+    assert not {row[0].partition("/gcompris/")[2] for row in rows} & secret_paths()
 
 
 def test_no_background_looks_like_a_photo_of_the_benchmark(monkeypatch, tmp_path) -> None:
@@ -120,9 +141,31 @@ def test_no_background_looks_like_a_photo_of_the_benchmark(monkeypatch, tmp_path
 def test_conse_is_the_mean_of_class_embeddings_under_the_probabilities() -> None:
     logits = torch.tensor([[0.0, 0.0, -1e4], [0.0, 1e4, 0.0]])
     tower = ConSETower(nn.Identity(), classes=3, embed_dim=2)
+    tower.colours = nn.Linear(3, 2)
     with torch.no_grad():
         tower.class_embeddings.weight.copy_(torch.tensor([[1.0, 3.0, 99.0], [0.0, 2.0, 99.0]]))
-        assert torch.equal(tower(logits), torch.tensor([[2.0, 1.0], [3.0, 2.0]]))
+        tower.colours.weight.zero_()
+        tower.colours.bias.copy_(torch.tensor([0.5, 0.0]))
+        expected = nn.functional.normalize(torch.tensor([[2.0, 1.0], [3.0, 2.0]])) + torch.tensor([0.5, 0.0])
+        torch.testing.assert_close(tower(logits), expected)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0_96_text_xxs", "efficientvit_b0_text_xs"])
+@pytest.mark.parametrize("colour", ["red", "green", "white"])
+def test_the_middle_of_a_picture_is_named_by_its_colour(name: str, colour: str) -> None:
+    """Each family normalises pixels in a way of its own; the surroundings count less, and not nothing."""
+    model = build(name, pretrained=True, contract="lpcvc2026_sample")
+    branch = model.image_tower.get_submodule("colours")
+    picture = Image.new("RGB", (224, 224), (40, 80, 180))
+    picture.paste({"red": (210, 25, 35), "green": (50, 140, 50)}.get(colour, colour), (56, 56, 168, 168))
+    pixels = model.image_encoder.adapter(torch.from_numpy(model.contract.prepare_image(picture)))
+    shares: list[torch.Tensor] = []
+    branch.words.register_forward_pre_hook(lambda _, given: shares.append(given[0][0].square()))
+    with torch.inference_mode():
+        branch(pixels)
+    by_name = dict(zip(NAMES, shares[0].tolist(), strict=True))
+    assert by_name[colour] == pytest.approx(0.625, abs=0.1)
+    assert by_name["blue"] == pytest.approx(0.375, abs=0.1)
 
 
 def test_towers_are_shared_between_entries_and_named_in_results() -> None:

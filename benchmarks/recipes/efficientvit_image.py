@@ -114,7 +114,19 @@ class Teacher(nn.Module):
         model = build(name, pretrained=True, contract=CONTRACT)
         self.tower: Any = model.image_tower.eval().requires_grad_(False)
         self.text, self.edge = model.text_tower, model.entry.image_size
+        self.preprocessing = model.preprocessing
         self.adapter = adapter(model.preprocessing)
+
+    def colours(self, preprocessing: Preprocessing) -> dict[str, Tensor]:
+        """The state of its colour branch, for pixels that are normalised so."""
+        own = torch.tensor([self.preprocessing.mean, self.preprocessing.std])
+        mean, std = torch.tensor([preprocessing.mean, preprocessing.std])
+        state = {name: tensor.cpu() for name, tensor in self.tower.colours.state_dict().items()}
+        first = state["naming.0.weight"][:, :, 0, 0]
+        return state | {
+            "naming.0.weight": (first * std / own[1])[:, :, None, None],
+            "naming.0.bias": state["naming.0.bias"] + first @ ((mean - own[0]) / own[1]),
+        }
 
     def forward(self, pictures: Tensor) -> Outputs:
         trunk = self.tower.trunk
@@ -132,13 +144,15 @@ class Teacher(nn.Module):
 class Student(nn.Module):
     """The entry's tower, seen from inside; ``adapters`` bring its maps to the teacher's channels."""
 
-    def __init__(self, entry: Entry, size: int, class_embeddings: Tensor) -> None:
+    def __init__(self, entry: Entry, size: int, teacher: Teacher) -> None:
         super().__init__()
         towers = untrained(entry)
         set_image_size(towers, size, what=entry.name)
         self.tower: Any = towers.image
-        self.tower.class_embeddings.weight.data.copy_(class_embeddings)
+        self.tower.class_embeddings.load_state_dict(teacher.tower.class_embeddings.state_dict())
+        self.tower.colours.load_state_dict(teacher.colours(entry.preprocessing))
         self.tower.class_embeddings.requires_grad_(False)
+        self.tower.colours.requires_grad_(False)
         self.adapter = adapter(entry.preprocessing)
         trunk = self.tower.trunk
         known = [(info["reduction"], info["num_chs"]) for info in trunk.feature_info]
@@ -209,7 +223,7 @@ def train(recipe: Training, out: Path, ingredients: Path, held_out: Path, device
     before = None
     for number, part in enumerate(recipe.parts, 1):
         torch.manual_seed(part.seed)
-        student = Student(get_entry(recipe.student), recipe.size, teacher.tower.class_embeddings.weight)
+        student = Student(get_entry(recipe.student), recipe.size, teacher)
         student = student.to(device, memory_format=torch.channels_last)
         learner = Learner(student, teacher.text, recipe, part, device, out / str(number))
         learner.begin(seen, before)

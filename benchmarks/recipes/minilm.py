@@ -26,6 +26,7 @@ PART = 8192
 _AT_ONCE = 256
 _MOST_TOKENS = 64
 _TEMPLATES = ("{}", "a photo of a {}.")
+_CAPTIONS = Path(__file__).with_name("class_captions.tsv")
 
 
 def main() -> None:
@@ -48,7 +49,8 @@ def main() -> None:
 
 @cache
 def class_embeddings() -> Rows:
-    """``[1000, 384]``: of what each ImageNet class is called and how WordNet defines it, mean, centred."""
+    """``[1000, 384]``: of what each ImageNet class is called, how WordNet defines it, and what people may say
+    of a photo of it; mean, centred."""
     from open_clip import IMAGENET_CLASSNAMES
     from timm.data import ImageNetInfo
 
@@ -57,9 +59,19 @@ def class_embeddings() -> Rows:
     described = [info.index_to_description(place, detailed=True) for place in range(info.num_classes())]
     definitions = [text.partition(": ")[2] for text in described]
     names = [[form.format(name) for name in IMAGENET_CLASSNAMES] for form in _TEMPLATES]
-    rows: Rows = np.mean([raw(forms) for forms in (*names, synonyms, definitions)], axis=0)
+    captions = zip(*class_captions(), strict=True)
+    rows: Rows = np.mean([raw(forms) for forms in (*names, synonyms, definitions, *captions)], axis=0)
     centre: Rows = rows.mean(axis=0)
     return rows - centre
+
+
+def class_captions() -> list[list[str]]:
+    """Ten captions of each ImageNet class, in the order of the classes.
+
+    Written for this project by a language model that was given the classes' names and definitions and no
+    photo or text of any benchmark: what such a photo shows, where, beside what. After CuPL, arXiv:2209.03320.
+    """
+    return [line.split("\t") for line in _CAPTIONS.read_text(encoding="utf-8").splitlines()]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A classifier as an image tower: the mean of its classes' embeddings under its probabilities.
+"""A classifier as an image tower: the mean of its classes' embeddings under its probabilities, and colours.
 
 A family imports this file inside ``make``: it needs torch.
 """
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 
+from lpcvc_zoo.backbones._colours import Colours
 from lpcvc_zoo.backbones._towers import small_text_tower
-from lpcvc_zoo.model import Towers
+from lpcvc_zoo.model import Towers, unit_length
 
 if TYPE_CHECKING:
     from lpcvc_zoo.backbones.text_transformer import TextShape
@@ -28,17 +29,20 @@ def conse_towers(trunk: str, shape: TextShape, text: TextSpec, embed_dim: int, *
 
 
 class ConSETower(nn.Module):
-    """Normalised pixels ``[N, 3, S, S]`` -> ``[N, D]``: ConSE (arXiv:1312.5650) over all classes.
+    """Normalised pixels ``[N, 3, S, S]`` -> ``[N, D]``: ConSE (arXiv:1312.5650), and colours.
 
-    The paper takes the ten likeliest classes; under a softmax the others weigh next to nothing, and a TopK
-    would run on no NPU. A temperature is folded into the classifier's weights.
+    All classes count, where the paper takes the ten likeliest: under a softmax the others weigh next to
+    nothing, and a TopK would run on no NPU. A temperature is folded into the classifier's weights, and into
+    the colours' how much they count beside a unit-length embedding of the classes.
     """
 
     def __init__(self, trunk: nn.Module, classes: int, embed_dim: int) -> None:
         super().__init__()
         self.trunk = trunk
         self.class_embeddings = nn.Linear(classes, embed_dim, bias=False)
+        self.colours = Colours(embed_dim)
 
     def forward(self, pixels: Tensor) -> Tensor:
         probabilities = self.trunk(pixels).softmax(dim=-1)
-        return cast(Tensor, self.class_embeddings(probabilities))
+        kinds = unit_length(self.class_embeddings(probabilities))
+        return cast(Tensor, kinds + self.colours(pixels))
