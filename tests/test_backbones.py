@@ -50,10 +50,8 @@ def under(entry: Entry, towers: Towers, contract: str, **more: int) -> DualEncod
     return DualEncoder(towers, entry, get_contract(contract), entry.preprocessing, **more).eval()
 
 
-def images(entry: Entry, count: int = 2) -> Tensor:
-    return torch.rand(
-        count, 3, entry.image_size, entry.image_size, generator=torch.Generator().manual_seed(1)
-    )
+def image(entry: Entry) -> Tensor:
+    return torch.rand(1, 3, entry.image_size, entry.image_size, generator=torch.Generator().manual_seed(1))
 
 
 def relative(got: Tensor, want: Tensor) -> float:
@@ -75,7 +73,7 @@ def test_parameters_and_gmacs_are_what_the_entry_states(built, monkeypatch) -> N
     torch.backends.mha.set_fastpath_enabled(False)  # its one operation would count for nothing
     try:
         ids = torch.zeros(1, entry.text.context_length, dtype=torch.int32)
-        assert gmacs(towers.image, images(entry, 1)) == pytest.approx(entry.image_gmacs, rel=0.01)
+        assert gmacs(towers.image, image(entry)) == pytest.approx(entry.image_gmacs, rel=0.01)
         assert gmacs(towers.text, ids) == pytest.approx(entry.text_gmacs, rel=0.01)
     finally:
         torch.backends.mha.set_fastpath_enabled(was)
@@ -87,8 +85,11 @@ def test_embeddings_have_the_stated_size_and_unit_length(built) -> None:
     assert model.text_depth == entry.text_layers
     text = model.contract.prepare_text(TEXTS)
     with torch.no_grad():
-        for embedding in (model.encode_image(torch.rand(3, 3, 224, 224)), model.encode_text(text)):
-            assert embedding.shape == (3, entry.embed_dim)
+        for embedding, count in (
+            (model.encode_image(torch.rand(2, 3, 224, 224)), 2),
+            (model.encode_text(text), 3),
+        ):
+            assert embedding.shape == (count, entry.embed_dim)
             model.contract.check_embedding(embedding.numpy(), entry.embed_dim)
 
 
@@ -126,9 +127,9 @@ def test_fused_equals_unfused_and_leaves_no_batch_norm(built) -> None:  # last: 
     ids = torch.zeros(2, entry.text.context_length, dtype=torch.int32)
     ids[:, :3] = torch.tensor([[49406, 320, EOT], [49406, 2368, EOT]])
     with torch.no_grad():
-        want = towers.image(images(entry)), towers.text(ids)
+        want = towers.image(image(entry)), towers.text(ids)
         fuse(towers, entry.image_size, entry.text.context_length)
-        got = towers.image(images(entry)), towers.text(ids)
+        got = towers.image(image(entry)), towers.text(ids)
     assert relative(got[0], want[0]) < 1e-5
     assert relative(got[1], want[1]) < 1e-5
     assert not [name for name, part in towers.named_modules() if isinstance(part, _BatchNorm)]

@@ -6,16 +6,18 @@ import json
 import logging
 from pathlib import Path
 
+import aihub_sweep
 import parity
 import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
-from tiny import two_photos
+from tiny import tiny_entry, two_photos
 
 from lpcvc_zoo import build, registry
 from lpcvc_zoo.bench.sweep import SweepOptions, run
 from lpcvc_zoo.cli import main
+from lpcvc_zoo.entry import Preprocessing, Pretrained, TextSpec
 from lpcvc_zoo.errors import ContractError, UnknownNameError, WeightsError
 from lpcvc_zoo.weights.sources import source_of
 
@@ -156,18 +158,28 @@ def test_a_restricted_licence_is_shown_once(monkeypatch, caplog) -> None:
     assert [("research use only" in message) for message in caplog.messages] == [True]
 
 
-@pytest.mark.slow
-def test_a_sweep_uses_the_checkpoints_on_this_machine_and_says_so(published, tmp_path) -> None:
+def test_a_sweep_uses_the_checkpoints_on_this_machine_and_says_so(tmp_path, monkeypatch) -> None:
+    """Of a tiny entry, which takes a moment to export, in this process, which knows it."""
+    record = Pretrained(
+        tag="ours", repo="org/tiny", file="tiny.safetensors", preprocessing=Preprocessing(), licence="x",
+        training_data="x", paper="x",
+    )  # fmt: skip
+    entry = tiny_entry(text=TextSpec(causal=False), pretrained=(record,))
+    monkeypatch.setitem(registry._found().entries, entry.name, entry)
+    monkeypatch.setattr("lpcvc_zoo.bench.sweep.Workers", aihub_sweep.Inline)
+    path = source_of(record).places[0]
+    path.parent.mkdir(parents=True)
+    save_file(entry.make().state_dict(), path)
     data = str(two_photos(tmp_path / "photos"))
     options = {
-        "models": (PUBLISHED,),
+        "models": (entry.name,),
         "contracts": (SAMPLE,),
         "out": tmp_path / "out",
         "dataset": data,
         "jobs": 1,
     }
     row = run(SweepOptions(**options)).rows[0]
-    assert row.weights.startswith("yfcc15m@")
+    assert row.weights.startswith("ours@")
     assert row.scores is not None
     assert row.scores.dataset == row.dataset == "photos"
     again = run(SweepOptions(**options))

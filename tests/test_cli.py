@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import two_photos
+from tiny import CHEAPEST, two_photos
 
 import lpcvc_zoo
 from lpcvc_zoo import registry
@@ -151,27 +151,28 @@ def test_version_and_completion_are_there(capsys) -> None:
 @pytest.mark.slow
 def test_export_profile_evaluate_sweep_and_report_work_together(capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    manifest = from_json(capsys, "export", SMALL, *SAMPLE)
-    folder = tmp_path / "exported" / f"{SMALL}-lpcvc2026_sample"
+    manifest = from_json(capsys, "export", CHEAPEST, *SAMPLE)
+    folder = tmp_path / "exported" / f"{CHEAPEST}-lpcvc2026_sample"
     assert (folder / manifest["image"]["file"]).is_file()
     assert manifest["text"]["parity"]["min_cosine"] >= 0.9999
 
-    profiles = from_json(capsys, "profile", SMALL, *SAMPLE, "--threads", "1", "--operators")
+    profiles = from_json(capsys, "profile", CHEAPEST, *SAMPLE, "--threads", "1", "--operators")
     assert profiles["image"]["threads"] == 1
     assert profiles["text"]["latency"]["median_ms"] > 0
     assert profiles["text"]["operators"]
 
     made = two_photos(tmp_path / "two photos")
-    in_torch = from_json(capsys, "evaluate", SMALL, *SAMPLE, "--dataset", str(made))
+    in_torch = from_json(capsys, "evaluate", CHEAPEST, *SAMPLE, "--dataset", str(made))
     on_onnx = from_json(
-        capsys, "evaluate", SMALL, *SAMPLE, "--dataset", str(made), "--target", "onnxruntime",
+        capsys, "evaluate", CHEAPEST, *SAMPLE, "--dataset", str(made), "--target", "onnxruntime",
         "--save-embeddings", "e.npz",
     )  # fmt: skip
     assert in_torch["recalls"] == on_onnx["recalls"]
     assert Path("e.npz").is_file()
 
-    rows = from_json(capsys, "sweep", "--models", SMALL, *SAMPLE, "--jobs", "1")
-    assert [(row["entry"], row["weights"], row["error"]) for row in rows] == [(SMALL, "untrained", None)]
+    options = ("--untrained", *SAMPLE, "--jobs", "1", "--threads", "1")
+    rows = from_json(capsys, "sweep", "--models", CHEAPEST, *options)
+    assert [(row["entry"], row["weights"], row["error"]) for row in rows] == [(CHEAPEST, "untrained", None)]
     Path("results/report.html").unlink()
-    assert from_json(capsys, "report")[0]["entry"] == SMALL
+    assert from_json(capsys, "report")[0]["entry"] == CHEAPEST
     assert Path("results/report.html").is_file()

@@ -43,39 +43,55 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Any) -> Any:
+    """One for all tests: what takes longest is to compile Plotly, and a tab does that once for an address."""
+    page = browser.new_context(accept_downloads=True).new_page()
+    page.set_default_timeout(20_000)
+    return page
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("page") / "report.html"
+
+
 @pytest.fixture
-def opened(browser: Any, tmp_path: Path) -> Iterator[Opener]:
+def opened(tab: Any, address: Path) -> Iterator[Opener]:
     """Writes a page and opens it; by the end it must have asked for nothing and complained of nothing."""
     complaints: list[str] = []
-    contexts = []
 
-    def listen(request: Any) -> None:
-        if not request.url.startswith(("file:", "blob:", "data:")):
-            complaints.append(f"asked for {request.url}")
+    def request(asked: Any) -> None:
+        if not asked.url.startswith(("file:", "blob:", "data:")):
+            complaints.append(f"asked for {asked.url}")
+
+    def console(message: Any) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    def pageerror(error: Any) -> None:
+        complaints.append(str(error))
+
+    def dialog(shown: Any) -> None:
+        complaints.append("a dialog opened")
+        shown.dismiss()
 
     def open_page(rows: list[ResultRow], width: int = 1300, scheme: Any = "light") -> Any:
-        file = tmp_path / "report.html"
-        file.write_text(page_of(compare(rows), "2026-03-01"), encoding="utf-8")
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("request", listen)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None,
-        )
-        page.on("dialog", lambda dialog: (complaints.append("a dialog opened"), dialog.dismiss()))
-        page.goto(file.as_uri())
-        page.wait_for_selector("#count:not(:empty)")
-        return page
+        address.write_text(page_of(compare(rows), "2026-03-01"), encoding="utf-8")
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.emulate_media(color_scheme=scheme)
+        tab.mouse.move(0, 0)
+        tab.goto(address.as_uri())
+        tab.wait_for_selector("#count:not(:empty)")
+        return tab
 
+    listeners = (request, console, pageerror, dialog)
+    for listener in listeners:
+        tab.on(listener.__name__, listener)
     yield open_page
-    for context in contexts:
-        context.close()
+    tab.goto("about:blank")
+    for listener in listeners:
+        tab.remove_listener(listener.__name__, listener)
     assert complaints == []
 
 

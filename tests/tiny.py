@@ -13,6 +13,7 @@ from lpcvc_zoo.entry import Entry, Preprocessing, TextSpec
 from lpcvc_zoo.model import DualEncoder, Towers
 
 DIM = 16
+CHEAPEST = "efficientnet_lite0_96_text_xxs"  # to export, of the real entries
 
 
 class TinyText(nn.Module):
