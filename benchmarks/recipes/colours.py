@@ -81,17 +81,22 @@ def roots(pictures: Path) -> Iterator[NDArray[np.float32]]:
 def state(preprocessing: Preprocessing) -> dict[str, Tensor]:
     """The branch's weights for pixels that are normalised so."""
     naming = learnt()
-    first: nn.Linear = naming[0]
-    mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+    mean, std = torch.tensor([preprocessing.mean, preprocessing.std])
+    weight, bias = scaled(naming[0].weight, naming[0].bias, mean, std)
     matrix = torch.from_numpy(words() * WEIGHT / SPREAD).float()
     return {
-        "naming.0.weight": (first.weight * std)[:, :, None, None],
-        "naming.0.bias": first.bias + first.weight @ mean,
+        "naming.0.weight": weight[:, :, None, None],
+        "naming.0.bias": bias,
         "naming.2.weight": naming[2].weight[:, :, None, None],
         "naming.2.bias": naming[2].bias,
         "words.weight": matrix.T.contiguous(),
         "words.bias": -torch.tensor(USUAL) @ matrix,
     }
+
+
+def scaled(weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """A first layer, of one that takes ``x``, that takes ``(x - mean) / std`` and gives the same."""
+    return weight * std, bias + weight @ mean
 
 
 @cache
@@ -121,9 +126,9 @@ def learnt() -> nn.Sequential:
             loss.backward()
             optimiser.step()
             schedule.step()
-    first = net[0]
-    first.bias -= first.weight.sum(dim=1)  # it learnt from -1..1
-    first.weight *= 2
+    weight, bias = scaled(net[0].weight, net[0].bias, -torch.ones(3), torch.full((3,), 2.0))
+    net[0].weight.copy_(weight)  # it learnt from -1..1
+    net[0].bias.copy_(bias)
     return net.requires_grad_(False)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from colours import scaled
 from PIL import Image
 from scenes import files_in, load_scenes
 from timm.optim import param_groups_weight_decay
@@ -122,11 +123,13 @@ class Teacher(nn.Module):
         own = torch.tensor([self.preprocessing.mean, self.preprocessing.std])
         mean, std = torch.tensor([preprocessing.mean, preprocessing.std])
         state = {name: tensor.cpu() for name, tensor in self.tower.colours.state_dict().items()}
-        first = state["naming.0.weight"][:, :, 0, 0]
-        return state | {
-            "naming.0.weight": (first * std / own[1])[:, :, None, None],
-            "naming.0.bias": state["naming.0.bias"] + first @ ((mean - own[0]) / own[1]),
-        }
+        weight, bias = scaled(
+            state["naming.0.weight"][:, :, 0, 0],
+            state["naming.0.bias"],
+            (mean - own[0]) / own[1],
+            std / own[1],
+        )
+        return state | {"naming.0.weight": weight[:, :, None, None], "naming.0.bias": bias}
 
     def forward(self, pictures: Tensor) -> Outputs:
         trunk = self.tower.trunk
