@@ -85,3 +85,5 @@ def test_captioned_photos_become_a_dataset_and_a_missing_one_is_told(recipes, tm
     table.write_text("some-photos: a/three.jpg\ta cow.\n")
     with pytest.raises(SystemExit, match=r"lacks 1 photos, such as some-photos: a/three\.jpg"):
         captioned.captioned(tmp_path)
+    with pytest.raises(SystemExit, match=r"no elsewhere/manifest\.csv: run collect_pictures\.py"):
+        captioned.captioned(Path("elsewhere"))

@@ -34,7 +34,10 @@ def main() -> None:
 
 def captioned(pictures: Path) -> dict[Path, list[str]]:
     """Captions by the collected file; SystemExit where a file that has some was not collected."""
-    with (pictures / "manifest.csv").open(encoding="utf-8") as file:
+    manifest = pictures / "manifest.csv"
+    if not manifest.is_file():
+        raise SystemExit(f"There is no {manifest}: run collect_pictures.py {pictures} first.")
+    with manifest.open(encoding="utf-8") as file:
         collected = {_origin(row["made_of"]): pictures / row["file"] for row in csv.DictReader(file)}
     rows = [line.split("\t") for line in CAPTIONS.read_text(encoding="utf-8").splitlines()]
     missing = [origin for origin, *_ in rows if origin not in collected]
