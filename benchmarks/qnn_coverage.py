@@ -8,7 +8,8 @@ model whose export has changed), and qnn_page.py shows them. A line has what the
 (``yes``, or ``no`` in its own words), its static estimate (never a time), the worst cosine to torch of
 ``--samples`` photos or captions as the NPU's arithmetic is emulated, what lint finds in the export, and the
 start of the tower's sha256, which is empty in lines older than this column.
-Weights are untrained; an entry that needs a checkpoint to be built is left out. Needs ``lpcvc-zoo[qnn]``.
+Weights are untrained. An entry that needs a checkpoint to be built is left out but where one is given:
+``--models tinyclip_auto_vit_22m_32_text_10m --pretrained laion400m``. Needs ``lpcvc-zoo[qnn]``.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def rows_of(
     if not wanted:
         return
     try:
-        model = build(name, contract=contract)
+        model = build(name, contract=contract, pretrained=given.pretrained)
     except ZooError as error:
         console.print(f"{name} is left out: {error}", soft_wrap=True)
         return
@@ -60,7 +61,13 @@ def rows_of(
             if tuple(row.values()) in done:
                 continue
             try:
-                artifact = cached_export(name, rewrites="npu", precision=precision, contract=contract)
+                artifact = cached_export(
+                    name,
+                    rewrites="npu",
+                    precision=precision,
+                    contract=contract,
+                    pretrained=given.pretrained,
+                )
                 found = measured(target, artifact, tower, inputs[tower], embeddings[tower])
                 sha256 = artifact.manifest.tower(tower).sha256
                 yield row | found | {
@@ -86,6 +93,7 @@ def main() -> None:
     parser.add_argument("--contract", nargs="+", default=list(CONTRACTS))
     parser.add_argument("--precision", nargs="+", default=PRECISIONS)
     parser.add_argument("--device", nargs="+", default=DEVICES)
+    parser.add_argument("--pretrained", default=False, metavar="WEIGHTS", help="a tag or file")
     parser.add_argument("--samples", type=int, default=1, help="emulated, seconds each; 0 for none")
     parser.add_argument("--out", type=Path, default=RECORD)
     given = parser.parse_args()

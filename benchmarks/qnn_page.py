@@ -35,7 +35,7 @@ have the same.
 - **cosine**: the worst to torch of one to three photos or captions, in the NPU's emulated arithmetic (fp16
   for float), rounded down.
 - `{absent}`: not tried, or not measured. Models whose shape only a checkpoint knows (`tinyclip_auto_*`) are
-  not here.
+  not here; `qnn_coverage.py --pretrained` compiles them.
 """
 
 Row = dict[str, str]
