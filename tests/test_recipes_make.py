@@ -90,10 +90,13 @@ def test_every_step_is_a_script_that_takes_its_options(make, path: Path, monkeyp
 
 @pytest.mark.parametrize("name", ["text_xs", "text_xxs"])
 def test_a_text_recipe_trains_as_the_train_command_would(make, name: str) -> None:
-    training = make.read(RECIPES / f"{name}.toml").training
-    assert training["seed"] == 0
-    recipe = checked(dict(training), name)
-    assert recipe.towers == ("text",)
+    read = make.read(RECIPES / f"{name}.toml")
+    training = read.training
+    for document in (training, training | read.captions):
+        recipe = checked(dict(document), name)
+        assert (recipe.towers, recipe.seed) == (("text",), 0)
+    made = [step.makes for step in read.steps]
+    assert made.index(read.captions["pretrained"]) < made.index(f"runs/{name}/model.safetensors")
     with pytest.raises(TrainingError, match="epoch"):
         checked({**training, "epoch": 3}, name)
 

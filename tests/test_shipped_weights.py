@@ -76,6 +76,21 @@ def test_no_caption_of_the_benchmark_was_trained_on() -> None:
     assert not hashes & {sha[:digits] for sha in benchmark_captions()}
 
 
+def test_all_captions_that_were_written_were_trained_on_but_those_of_the_benchmark(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
+    from captions import CLASSES, NOUNS, captions, of
+
+    for path in (CLASSES, NOUNS):
+        assert {len(line) for line in of(path)} == {10}, path.name
+    assert all(caption == caption.strip() and caption.endswith(".") for caption in captions())
+    written = {caption_hash(caption) for caption in captions()}
+    assert len(written) > 50_000
+    recorded = {line.removeprefix("text ") for line in trained_on("texts.txt.gz")}
+    (digits,) = set(map(len, recorded))
+    left_out = {sha for sha in written if sha[:digits] not in recorded}
+    assert left_out <= benchmark_captions()
+
+
 def test_no_file_of_the_benchmark_was_trained_on() -> None:
     """Neither its JPEGs nor, by their paths in the package, the files that those were made of."""
     rows = list(csv.DictReader(trained_on("pictures.csv.gz")))
@@ -100,9 +115,9 @@ def test_what_chose_or_made_the_heads_is_not_of_the_benchmark(monkeypatch) -> No
     """Captions of the classes and of the photos that the heads were chosen by, and those photos' paths."""
     monkeypatch.syspath_prepend(str(RECIPES))
     from captioned import CAPTIONS
-    from minilm import class_captions
+    from captions import CLASSES, of
 
-    classes = class_captions()
+    classes = of(CLASSES)
     assert [len(captions) for captions in classes] == [10] * 1000
     rows = [line.split("\t") for line in CAPTIONS.read_text(encoding="utf-8").splitlines()]
     assert len(rows) > 100

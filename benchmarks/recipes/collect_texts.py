@@ -5,8 +5,9 @@
 Sources: WordNet 3.0 (Debian's wordnet-base: lemmas and glosses of things that can be seen), the ImageNet
 class names in open_clip (MIT), names and keywords of emoji (npm's emojibase-data, MIT), titles of Open
 Clipart drawings (Debian's openclipart-png, public domain), and descriptions generated from these nouns.
-``apt-get`` and ``npm`` fetch the packages. Writes ``texts.txt``, one a line, and ``sources.json`` with
-counts, versions and licences.
+``apt-get`` and ``npm`` fetch the packages. Writes ``texts.txt``, one a line, beside it ``captions.txt`` with
+those that were written for this project (``captions.py``), and ``sources.json`` with counts, versions and
+licences.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from captions import captions
 from phrases import described, with_article
 
 SEED = 0
@@ -34,6 +36,7 @@ LICENCES = {
     "emoji": "MIT (emojibase-data)",
     "clipart": "public domain (Open Clipart)",
     "generated": "Apache-2.0 (this project)",
+    "captions": "Apache-2.0 (this project)",
 }
 
 
@@ -54,7 +57,10 @@ def main() -> None:
         seen.update(text.lower() for text in fresh)
         gathered[source], counts[source] = fresh, len(fresh)
     lines = [text for texts in gathered.values() for text in texts]
+    written = list(dict.fromkeys(captions()))
+    counts["captions"] = len(written)
     (out / "texts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (out / "captions.txt").write_text("\n".join(written) + "\n", encoding="utf-8")
     facts = {"texts": len(lines), "of": counts, "licences": LICENCES, "packages": versions(out / "packages")}
     (out / "sources.json").write_text(json.dumps(facts, indent=2) + "\n")
     print(json.dumps(facts, indent=2))

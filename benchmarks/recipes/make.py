@@ -3,9 +3,10 @@
     python benchmarks/recipes/make.py efficientvit_b0
 
 A recipe is a TOML file beside this one. Its ``[[steps]]`` are run in turn, from the repository's root; what
-is done is skipped, and a step that was stopped goes on. ``[training]`` is for the step that trains. The last
-step prints numbers, and ``[[expected]]`` says what they should be. To make something anew, delete what its
-step ``makes``. The files that come with the package are left as they are.
+is done is skipped, and a step that was stopped goes on. ``[training]`` is for the step that trains,
+``[captions]`` what is other where it trains once more. The last step prints numbers, and ``[[expected]]``
+says what they should be. To make something anew, delete what its step ``makes``. The files that come with
+the package are left as they are.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Recipe(Facts):
 
     steps: tuple[Step, ...]
     training: Mapping[str, Any] | None = None
+    captions: Mapping[str, Any] | None = None
     expected: tuple[Expected, ...] = ()
 
 

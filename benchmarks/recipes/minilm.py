@@ -16,6 +16,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import captions
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,7 +27,6 @@ PART = 8192
 _AT_ONCE = 256
 _MOST_TOKENS = 64
 _TEMPLATES = ("{}", "a photo of a {}.")
-_CAPTIONS = Path(__file__).with_name("class_captions.tsv")
 
 
 def main() -> None:
@@ -59,19 +59,10 @@ def class_embeddings() -> Rows:
     described = [info.index_to_description(place, detailed=True) for place in range(info.num_classes())]
     definitions = [text.partition(": ")[2] for text in described]
     names = [[form.format(name) for name in IMAGENET_CLASSNAMES] for form in _TEMPLATES]
-    captions = zip(*class_captions(), strict=True)
-    rows: Rows = np.mean([raw(forms) for forms in (*names, synonyms, definitions, *captions)], axis=0)
+    written = zip(*captions.of(captions.CLASSES), strict=True)
+    rows: Rows = np.mean([raw(forms) for forms in (*names, synonyms, definitions, *written)], axis=0)
     centre: Rows = rows.mean(axis=0)
     return rows - centre
-
-
-def class_captions() -> list[list[str]]:
-    """Ten captions of each ImageNet class, in the order of the classes.
-
-    Written for this project by a language model that was given the classes' names and definitions and no
-    photo or text of any benchmark: what such a photo shows, where, beside what. After CuPL, arXiv:2209.03320.
-    """
-    return [line.split("\t") for line in _CAPTIONS.read_text(encoding="utf-8").splitlines()]
 
 
 @cache

@@ -1,6 +1,6 @@
 """Keep what a run was trained on in ``trained_on/``, for the tests to hold the bundled benchmark against it.
 
-    python benchmarks/recipes/record.py runs/text_xs/data.txt
+    python benchmarks/recipes/record.py runs/text_xs_words/data.txt runs/text_xs/data.txt
     python benchmarks/recipes/record.py runs/efficientvit_b0/2/data.txt --pictures pictures
 
 ``texts.txt.gz``: the start of each text's sha256. ``pictures.csv.gz``: the package's file that each picture
@@ -27,10 +27,10 @@ TILE, ACROSS = 16, 16  # pixels, tiles
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("data", type=Path, help="data.txt of a run")
+    parser.add_argument("data", type=Path, nargs="+", help="data.txt of a run")
     parser.add_argument("--pictures", type=Path, help="what collect_pictures.py wrote")
     given = parser.parse_args()
-    lines = given.data.read_text().splitlines()
+    lines = [line for path in given.data for line in path.read_text().splitlines()]
     if given.pictures is None:
         keep("texts.txt", sorted({line[: line.index(" ") + 1 + DIGITS] for line in lines}))
         return
