@@ -9,7 +9,8 @@ model whose export has changed), and qnn_page.py shows them. A line has what the
 ``--samples`` photos or captions as the NPU's arithmetic is emulated, what lint finds in the export, and the
 start of the tower's sha256, which is empty in lines older than this column.
 Weights are untrained. An entry that needs a checkpoint to be built is left out but where one is given:
-``--models tinyclip_auto_vit_22m_32_text_10m --pretrained laion400m``. Needs ``lpcvc-zoo[qnn]``.
+``--models tinyclip_auto_vit_22m_32_text_10m --pretrained laion400m --out auto.csv``.
+Needs ``lpcvc-zoo[qnn]``.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1, help="emulated, seconds each; 0 for none")
     parser.add_argument("--out", type=Path, default=RECORD)
     given = parser.parse_args()
+    if given.pretrained and given.out == RECORD:
+        parser.error("--pretrained needs an --out of its own: the record is of untrained weights")
     console = Console()
     given.out.parent.mkdir(parents=True, exist_ok=True)
     done: set[tuple[str, ...]] = set()

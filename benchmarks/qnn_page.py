@@ -32,7 +32,7 @@ have the same.
 
 - **takes**: whether the compiler takes every node.
 - **DRAM MB**: read and written there in one inference, by the compiler's static estimate; no time is known.
-- **cosine**: the worst to torch of one to three photos or captions, in the NPU's emulated arithmetic (fp16
+- **cosine**: the worst to torch of one or two photos or captions, in the NPU's emulated arithmetic (fp16
   for float), rounded down.
 - `{absent}`: not tried, or not measured. Models whose shape only a checkpoint knows (`tinyclip_auto_*`) are
   not here; `qnn_coverage.py --pretrained` compiles them.

@@ -1,4 +1,4 @@
-"""Photos of ``collect_pictures.py`` with captions, as a dataset: what the training-free head is chosen by.
+"""Photos of ``collect_pictures.py`` with captions, as a dataset: what heads and text towers are chosen by.
 
     python benchmarks/recipes/captioned.py pictures recipes-data/captioned
     lpcvc-zoo evaluate efficientnet_lite0_224_text_xs.conse_minilm --dataset recipes-data/captioned

@@ -3,7 +3,8 @@
 A language model wrote them, which was given words and no photo and no text of any benchmark:
 ``class_captions.tsv`` from the names and definitions of ImageNet's classes, a line for each in their order
 (after CuPL, arXiv:2209.03320); ``noun_captions.tsv``, in lower case, from the nouns for visible things that
-the texts counted in WordNet use, classes left out, and its names of buildings and the like. Ten a line.
+occur in the texts whose words WordNet counted, without those classes and some slurs, and from its named
+artefacts. Ten a line.
 """
 
 from __future__ import annotations

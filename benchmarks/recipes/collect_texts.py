@@ -3,11 +3,11 @@
     python benchmarks/recipes/collect_texts.py --out recipes-data/texts
 
 Sources: WordNet 3.0 (Debian's wordnet-base: lemmas and glosses of things that can be seen), the ImageNet
-class names in open_clip (MIT), names and keywords of emoji (npm's emojibase-data, MIT), titles of Open
-Clipart drawings (Debian's openclipart-png, public domain), and descriptions generated from these nouns.
-``apt-get`` and ``npm`` fetch the packages. Writes ``texts.txt``, one a line, beside it ``captions.txt`` with
-those that were written for this project (``captions.py``), and ``sources.json`` with counts, versions and
-licences.
+class names in open_clip (MIT), labels and tags of emoji (npm's emojibase-data, MIT), words in the file
+names of Open Clipart's drawings (Debian's openclipart-png, public domain), and descriptions generated from
+these nouns. ``apt-get`` and ``npm`` fetch the packages. Writes ``texts.txt``, one a line, beside it
+``captions.txt`` with those that were written for this project (``captions.py``), and ``sources.json`` with
+counts, versions and licences.
 """
 
 from __future__ import annotations
@@ -58,10 +58,15 @@ def main() -> None:
         gathered[source], counts[source] = fresh, len(fresh)
     lines = [text for texts in gathered.values() for text in texts]
     written = list(dict.fromkeys(captions()))
-    counts["captions"] = len(written)
     (out / "texts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (out / "captions.txt").write_text("\n".join(written) + "\n", encoding="utf-8")
-    facts = {"texts": len(lines), "of": counts, "licences": LICENCES, "packages": versions(out / "packages")}
+    facts = {
+        "texts": len(lines),
+        "captions": len(written),
+        "of": counts,
+        "licences": LICENCES,
+        "packages": versions(out / "packages"),
+    }
     (out / "sources.json").write_text(json.dumps(facts, indent=2) + "\n")
     print(json.dumps(facts, indent=2))
 

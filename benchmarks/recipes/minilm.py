@@ -22,6 +22,8 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
+from lpcvc_zoo.files import sha256_of
+
 Rows = NDArray[np.float32]
 PART = 8192
 _AT_ONCE = 256
@@ -35,7 +37,7 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, required=True)
     options = arguments.parse_args()
     texts = options.texts.read_text(encoding="utf-8").splitlines()
-    parts = options.out.with_suffix(".parts")
+    parts = options.out.with_name(f"{options.out.stem}.{sha256_of(options.texts)[:12]}.parts")
     parts.mkdir(parents=True, exist_ok=True)
     for begin in track(range(0, len(texts), PART), description="MiniLM"):
         path = parts / f"{begin:08d}.npy"

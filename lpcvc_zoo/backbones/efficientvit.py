@@ -81,7 +81,8 @@ def _distilled(name: str, size: int, cost: Costs, trunk: str, paper: str, **opti
         licence="Apache-2.0",
         training_data="pictures made of 5,060 photos, cut-outs, drawings and emoji with free licences, "
         "through EfficientNet-Lite0 (image tower); texts of WordNet, Open Clipart, emoji and "
-        "templates, through MiniLM (text tower); no image with a caption",
+        "templates, and captions that a language model wrote from words, through MiniLM (text tower); "
+        "no image with a caption",
         paper=paper,
     )
     return _entry(name, cost, trunk, EXTRA_SMALL, paper, make=make_it, pretrained=(weights,), **sizes)
