@@ -51,8 +51,8 @@ def _entry(size: int, text: str, shape: TextShape, cost: Costs, **facts: object)
                     preprocessing=PREPROCESSING,
                     licence="Apache-2.0",
                     training_data="ImageNet-1k with labels (image tower); texts of WordNet, Open Clipart, "
-                    "emoji and templates, and captions that a language model wrote from words, through MiniLM "
-                    "(text tower); no image with a caption",
+                    "emoji and templates, and captions that a language model wrote from words, through "
+                    "MiniLM (text tower); no image with a caption",
                     paper=PAPER,
                 ),
             ),
