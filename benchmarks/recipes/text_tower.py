@@ -28,6 +28,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     given = parser.parse_args()
     recipe = tomllib.loads(given.recipe.read_text(encoding="utf-8"))
+    if given.captions and "captions" not in recipe:
+        parser.error(f"{given.recipe} has no [captions]")
     document = recipe["training"] | (recipe["captions"] if given.captions else {})
     train(checked(document, str(given.recipe)), given.out, device=given.device, console=Console())
 
