@@ -119,7 +119,7 @@ def test_what_chose_or_made_the_heads_is_not_of_the_benchmark(monkeypatch) -> No
 
     classes = of(CLASSES)
     assert [len(captions) for captions in classes] == [10] * 1000
-    rows = [line.split("\t") for line in CAPTIONS.read_text(encoding="utf-8").splitlines()]
+    rows = of(CAPTIONS)
     assert len(rows) > 100
     written = {caption for captions in (*classes, *(row[1:] for row in rows)) for caption in captions}
     assert all(caption == caption.strip() and caption.endswith(".") for caption in written)

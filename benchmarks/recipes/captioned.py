@@ -16,6 +16,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from captions import of
+
 CAPTIONS = Path(__file__).with_name("captioned.tsv")
 
 
@@ -29,7 +31,8 @@ def main() -> None:
     if given.held_out:
         photos = {path: captions for path, captions in photos.items() if path.parent.name == "held_out"}
     write(photos, given.out)
-    print(f"{given.out}: {len(photos)} photos, {len({text for of in photos.values() for text in of})} texts")
+    texts = {text for own in photos.values() for text in own}
+    print(f"{given.out}: {len(photos)} photos, {len(texts)} texts")
 
 
 def captioned(pictures: Path) -> dict[Path, list[str]]:
@@ -39,7 +42,7 @@ def captioned(pictures: Path) -> dict[Path, list[str]]:
         raise SystemExit(f"There is no {manifest}: run collect_pictures.py {pictures} first.")
     with manifest.open(encoding="utf-8") as file:
         collected = {_origin(row["made_of"]): pictures / row["file"] for row in csv.DictReader(file)}
-    rows = [line.split("\t") for line in CAPTIONS.read_text(encoding="utf-8").splitlines()]
+    rows = of(CAPTIONS)
     missing = [origin for origin, *_ in rows if origin not in collected]
     if missing:
         raise SystemExit(f"{pictures}: the manifest lacks {len(missing)} photos, such as {missing[0]}.")

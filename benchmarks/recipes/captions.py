@@ -21,5 +21,5 @@ def captions() -> list[str]:
 
 
 def of(path: Path) -> list[list[str]]:
-    """The captions of each line."""
+    """The columns of each line."""
     return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
