@@ -220,12 +220,44 @@ def attention_masked_by(*nodes: onnx.NodeProto, **values: np.ndarray | float) ->
     return model(("x", FLOAT, [2, 8, 8]), ("y", FLOAT, [2, 8, 8]), [*nodes, *add], constants(**values))
 
 
-def resize(kind: dict[str, object], name: str = "resize") -> onnx.ModelProto:
+def computed_mask() -> onnx.ModelProto:
+    """A mask of -1 / 0 at the later tokens, computed of constants, as an export that folds nothing has it."""
+    return attention_masked_by(
+        node("Div", "ones zero", "far", "divide"),
+        node("Trilu", "far first", "mask", "upper", upper=1),
+        ones=np.full((8, 8), -1, np.float32), zero=0.0, first=np.array(1),
+    )  # fmt: skip
+
+
+def cut_where_told() -> onnx.ModelProto:
+    """Static at both ends; in between, as many values of ``x`` as its largest one says."""
+    return floats(
+        node("ReduceMax", "x axes", "most", "most", keepdims=0),
+        node("Cast", "most", "end", "to_number", to=INT64),
+        node("Slice", "x start end axes", "some", "cut"),
+        node("Relu", "some", "rectified", "after"),
+        node("ReduceSum", "rectified axes", "total", "sum"),
+        node("Add", "x total", "y", "add"),
+        start=np.array([0]), axes=np.array([1]),
+    )  # fmt: skip
+
+
+def resize(kind: dict[str, object], name: str = "resize", scale: float = 0.5) -> onnx.ModelProto:
     return pixels(
         helper.make_node("Resize", ["p", "", "scales"], ["r"], name=name, **kind),
         conv("r w", "q", "conv"),
-        scales=np.array([1, 1, 0.5, 0.5], np.float32), w=W,
+        scales=np.array([1, 1, scale, scale], np.float32), w=W,
     )  # fmt: skip
+
+
+def nearest(place: str, rounding: str, scale: float = 0.5) -> onnx.ModelProto:
+    return resize({"coordinate_transformation_mode": place, "nearest_mode": rounding}, scale=scale)
+
+
+def upsampled() -> onnx.ModelProto:
+    up = node("Upsample", "x scales", "y", "upsample")
+    given, made = ("x", FLOAT, [1, 3, 4, 4]), ("y", FLOAT, [1, 3, 8, 8])
+    return model(given, made, [up], constants(scales=np.array([1, 1, 2, 2], np.float32)), opset=9)
 
 
 def eot_argmax() -> onnx.ModelProto:
@@ -303,19 +335,54 @@ def window_partition() -> onnx.ModelProto:
     )  # fmt: skip
 
 
-def attention_over(count: int, packed: bool = True) -> onnx.ModelProto:
-    pick = [node("Gather", f"x {name}", name[0], f"pick_{name[0]}", axis=0) for name in ("query", "key")]
-    cut = [node("Split", "x", "q k rest", "cut", axis=0, num_outputs=3)]
+def projected_attention(count: int, *cuts: onnx.NodeProto, **values: np.ndarray) -> onnx.ModelProto:
+    """Attention of one head over ``count`` tokens; ``cuts`` make q, k and v of the projection ``p``."""
+    return model(
+        ("x", FLOAT, [1, count, 8]),
+        ("y", FLOAT, [1, count, 8]),
+        [
+            node("MatMul", "x w", "product", "project"),
+            node("Add", "product b", "p", "bias"),
+            *cuts,
+            node("Transpose", "k", "t", "turn", perm=[0, 2, 1]),
+            node("Mul", "q scale", "scaled", "scale_q"),
+            node("MatMul", "scaled t", "logits", "ask"),
+            node("Softmax", "logits", "weighted", "softmax"),
+            node("MatMul", "weighted v", "y", "answer"),
+        ],
+        constants(w=weights(8, 24), b=weights(24), scale=0.35, **values),
+    )
+
+
+def split_attention(count: int) -> onnx.ModelProto:
+    return projected_attention(count, node("Split", "p", "q k v", "cut", axis=2, num_outputs=3))
+
+
+def sliced_attention(count: int) -> onnx.ModelProto:
+    cuts = [
+        node("Slice", f"p at_{start} at_{end} axis", name, f"cut_{name}")
+        for name, start, end in (("q", 0, 8), ("k", 8, 16), ("v", 16, 24))
+    ]
+    places = {f"at_{place}": np.array([place]) for place in (0, 8, 16, 24)}
+    return projected_attention(count, *cuts, axis=np.array([2]), **places)
+
+
+def three_projections(count: int) -> onnx.ModelProto:
+    products = [node("MatMul", f"p w_{name}", name, f"project_{name}") for name in "qkv"]
+    return projected_attention(count, *products, **{f"w_{name}": weights(24, 8) for name in "qkv"})
+
+
+def attention_over(count: int) -> onnx.ModelProto:
     return model(
         ("x", FLOAT, [3, 1, 2, count, 8]),
-        ("y", FLOAT, [1, 2, count, count] if packed else [1, 1, 2, count, count]),
+        ("y", FLOAT, [1, 2, count, count]),
         [
-            *(pick if packed else cut),
-            node("Transpose", "k", "t", "turn", perm=[0, 1, 3, 2] if packed else [0, 1, 2, 4, 3]),
+            *(node("Gather", f"x {name}", name[0], f"pick_{name[0]}", axis=0) for name in ("query", "key")),
+            node("Transpose", "k", "t", "turn", perm=[0, 1, 3, 2]),
             node("MatMul", "q t", "logits", "ask"),
             node("Softmax", "logits", "y", "softmax"),
         ],
-        constants(query=np.array(0), key=np.array(1)) if packed else [],
+        constants(query=np.array(0), key=np.array(1)),
     )
 
 
@@ -398,6 +465,7 @@ def scaled(*steps: tuple[str, float], high: float = 1.0) -> onnx.ModelProto:
 
 CORPUS: dict[str, Planted] = {
     "dynamic batch": Planted("dynamic-dimension", "error", (), dynamic_batch),
+    "a cut at a computed place": Planted("dynamic-dimension", "error", ("cut",), cut_where_told),
     "int64 ids": Planted("int64-boundary", "error", (), int64_ids),
     "int64 path": Planted("int64-path", "warning", ("to_int64",), int64_inside),
     "float64": Planted("float64", "error", ("widen",), doubles),
@@ -427,6 +495,10 @@ CORPUS: dict[str, Planted] = {
     "scatternd": Planted("scattered-access", "warning", ("write_nd",), scatter_nd),
     "where on a mask": Planted("where", "warning", ("choose",), where_on_mask),
     "packed qkv": Planted("packed-qkv", "info", ("pick_q", "pick_k"), packed_attention),
+    "packed qkv in one split": Planted("packed-qkv", "info", ("cut",), lambda: split_attention(64)),
+    "packed qkv in three slices": Planted(
+        "packed-qkv", "info", ("cut_q", "cut_k", "cut_v"), lambda: sliced_attention(64)
+    ),
     "cubic resize": Planted("resize", "error", ("resize",), lambda: resize(CUBIC)),
     "antialiased resize": Planted(
         "resize", "error", ("resize",), lambda: resize({"mode": "linear", "antialias": 1})
@@ -435,13 +507,26 @@ CORPUS: dict[str, Planted] = {
         "resize", "warning", ("resize",),
         lambda: resize({"mode": "linear", "coordinate_transformation_mode": "half_pixel_symmetric"}),
     ),
+    "nearest rounded down from the middles": Planted(
+        "resize", "warning", ("resize",), lambda: nearest("half_pixel", "floor")
+    ),
+    "nearest rounded up from the corners": Planted(
+        "resize", "warning", ("resize",), lambda: nearest("asymmetric", "round_prefer_floor")
+    ),
+    "nearest that meets halves": Planted(
+        "resize", "warning", ("resize",), lambda: nearest("half_pixel", "round_prefer_floor")
+    ),
+    "upsample": Planted("resize", "warning", ("upsample",), upsampled),
     "infinite mask": Planted(
         "infinite-constant", "error", ("add_mask",), lambda: masked_attention(-np.inf)
     ),
     "infinite mask filled in when compiled": Planted(
-        "infinite-constant", "error", ("upper",), lambda: filled_mask(-np.inf)
+        "infinite-constant", "error", ("add_mask",), lambda: filled_mask(-np.inf)
     ),
-    "infinite number": Planted("infinite-constant", "error", ("choose",), lambda: single_mask(-np.inf)),
+    "infinite mask computed of constants": Planted(
+        "infinite-constant", "error", ("add_mask",), computed_mask
+    ),
+    "infinite number": Planted("infinite-constant", "error", ("add_mask",), lambda: single_mask(-np.inf)),
     "mask of the largest float": Planted(
         "fp16-constant", "warning", ("add_mask",), lambda: masked_attention(float(np.finfo(np.float32).min))
     ),
@@ -452,6 +537,7 @@ CORPUS: dict[str, Planted] = {
     "50 tokens": Planted("token-count", "info", ("softmax",), lambda: attention_over(50)),
     "197 tokens": Planted("token-count", "info", ("softmax",), lambda: attention_over(197)),
     "257 tokens": Planted("token-count", "info", ("softmax",), lambda: attention_over(257)),
+    "197 tokens in one split": Planted("token-count", "info", ("softmax",), lambda: split_attention(197)),
     "six axes": Planted("many-axes", "warning", ("split_windows", "turn_windows"), window_partition),
     "parallel convolutions": Planted("unfused-branches", "warning", ("join",), branches),
     "batchnorm branch": Planted("unfused-branches", "warning", ("join",), one_skip_branch),

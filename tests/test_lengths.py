@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lpcvc_zoo import registry
 from lpcvc_zoo.backbones._towers import TextTower
 from lpcvc_zoo.cli import main
+from lpcvc_zoo.cli.lengths import print_choice
 from lpcvc_zoo.data import PHOTOS
 from lpcvc_zoo.entry import TextSpec
 from lpcvc_zoo.errors import ContractError
@@ -58,9 +59,9 @@ class Ids(nn.Module):
         return result
 
 
-def model_with(text: nn.Module, spec: TextSpec, contract: str = SAMPLE) -> DualEncoder:
-    model = tiny_model(contract, text=spec)
-    model.text_encoder.tower = text.eval()
+def model_with(text: nn.Module, spec: TextSpec, weights: str = "tiny") -> DualEncoder:
+    model = tiny_model(SAMPLE, text=spec)
+    model.text_encoder.tower, model.weights = text.eval(), weights
     return model
 
 
@@ -84,12 +85,30 @@ def test_a_causal_tower_is_cut_to_what_no_text_exceeds_and_embeds_the_same(data:
     assert (shorter - whole).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("text", ["a dog.", "word " * 90])
-def test_a_text_that_fits_nowhere_keeps_the_full_length(data: RetrievalDataset, text: str) -> None:
-    given = replace(data, texts=(*data.texts[:-1], text))
+@pytest.mark.parametrize(
+    ("words", "longest", "chosen"), [(17, 19, 20), (18, 20, 20), (19, 21, 24), (74, 76, 76), (90, 77, 77)]
+)
+def test_a_causal_tower_gets_its_longest_texts_own_length_rounded_up(
+    words: int, longest: int, chosen: int, data: RetrievalDataset, capsys
+) -> None:
+    """Beside the lengths that were asked for; a text beyond the context keeps the full length."""
+    given = replace(data, texts=(*data.texts[:-1], "word " * words))
     choice = evaluate_lengths(causal_model(), given, lengths=(8,)).choice
-    assert choice.text_length == 77
-    assert list(choice.recall) == [8, 77]
+    assert (choice.longest_text, choice.text_length) == (longest, chosen)
+    assert list(choice.recall) == sorted({8, chosen, 77})
+    print_choice(choice)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{chosen} tokens: no text has more than {longest} tokens" in said
+    assert ("suits an NPU (lint's rule narrow-product)" in said) == (chosen > longest)
+
+
+def test_an_untrained_tower_that_is_not_causal_is_refused(data: RetrievalDataset) -> None:
+    """Its recall is chance, which would choose; a causal one's length needs no recall."""
+    model = model_with(Ids(1, 2), TextSpec(pad_id=0, causal=False), weights="untrained")
+    with pytest.raises(ContractError, match=r"weights: expected trained ones: .* not causal"):
+        evaluate_lengths(model, data)
+    assert causal_model().weights == "untrained"
+    assert evaluate_lengths(causal_model(), data).choice.exact
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -21,12 +21,14 @@ from bad_models import (
     floats,
     gelu,
     model,
+    nearest,
     node,
     patches,
     pixels,
     quantised_padding,
     quantised_product,
     scaled,
+    three_projections,
     written,
 )
 from tiny import tiny_model
@@ -83,7 +85,16 @@ CLEAN = {
     "of thirty-two columns": lambda: quantised_product(1, columns=32),
     "of one head": lambda: quantised_product(1, heads=1),
     "of 8 bits": lambda: quantised_product(1, kind=np.uint8),
-    "257 tokens in three projections": lambda: attention_over(257, packed=False),
+    "257 tokens in three projections": lambda: three_projections(257),
+    "a mask whose infinity is cut off before anything runs": lambda: floats(
+        node("Div", "one zero", "far", "divide"), node("Min", "far most", "mask", "cut"),
+        node("Add", "x mask", "y", "add"), one=1.0, zero=0.0, most=50.0,
+    ),
+    "a clip that is open above": lambda: floats(
+        node("Clip", "x low high", "y", "clip"), low=0.0, high=np.inf
+    ),
+    "torch's nearest": lambda: nearest("asymmetric", "floor"),
+    "nearest at thirds": lambda: nearest("half_pixel", "round_prefer_floor", scale=2.0),
     "an exact GELU": gelu,
     "one halved before": lambda: gelu(GELUS[1]),
     "one whose sum is halved": lambda: gelu(GELUS[2]),
@@ -127,9 +138,37 @@ def test_a_filled_mask_is_found_by_its_number_where_its_shape_is_not_known(mask,
     proto = filled_mask(mask)
     del proto.graph.initializer[0]  # the shape
     proto.graph.node.insert(0, node("Shape", "x", "shape", "read_shape", start=1))
+    for size in proto.graph.input[0].type.tensor_type.shape.dim[1:]:
+        size.dim_param = "length"
     onnx.save(proto, tmp_path / "model.onnx")
     found = [f for f in lint(tmp_path / "model.onnx").findings if f.rule == "infinite-constant"]
     assert len(found) == findings
+
+
+def test_a_size_that_is_computed_of_static_ones_is_not_dynamic(tmp_path) -> None:
+    proto = floats(
+        node("Shape", "x", "s", "shape"),
+        node("Div", "s two", "half", "half"),  # ONNX's shape inference gives up here
+        node("Slice", "x zero half", "a", "cut"),
+        node("Concat", "a a", "y", "join", axis=1),
+        two=np.array([1, 2]), zero=np.array([0, 0]),
+    )  # fmt: skip
+    assert Graph(proto).constant("half").tolist() == [1, 4]
+    onnx.save(proto, tmp_path / "model.onnx")
+    assert "dynamic-dimension" not in {finding.rule for finding in lint(tmp_path / "model.onnx").findings}
+
+
+def test_a_constant_that_can_not_be_computed_costs_only_that_value() -> None:
+    proto = floats(
+        node("Magic", "one", "unknown", "magic", domain="com.acme"),
+        node("Add", "one one", "two", "add"),
+        node("Expand", "one far", "large", "expand"),
+        node("Sum", "x unknown two large", "y", "sum"),
+        one=1.0, far=np.array([2048, 1024]),
+    )  # fmt: skip
+    graph = Graph(proto)
+    assert graph.constant("two") == 2
+    assert graph.constant("unknown") is graph.constant("large") is None
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -267,6 +306,65 @@ def test_plugins_add_rules_and_a_broken_one_is_named_and_stops_nothing(tmp_path,
     problems = "\n".join(report.problems)
     for said in ("'erf' is taken", "ImportError: no acme", "rule crash: ZeroDivisionError"):
         assert said in problems
+
+
+def own(*nodes: onnx.NodeProto, **values: np.ndarray | float) -> onnx.ModelProto:
+    """Nodes of which some are ONNX Runtime's own, of a domain that is imported."""
+    proto = floats(*nodes, **values)
+    proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return proto
+
+
+def test_types_that_can_not_be_inferred_are_a_problem_because_rules_fall_silent_there(tmp_path) -> None:
+    def problems(proto: onnx.ModelProto) -> str:
+        onnx.save(proto, tmp_path / "model.onnx")
+        return "\n".join(lint(tmp_path / "model.onnx").problems)
+
+    nodes = (
+        node("QuickGelu", "x", "a", "gelu", domain="com.microsoft"),
+        node("Cast", "a", "y", "cast", to=1),
+    )
+    assert "types and shapes of 1 values are not known, the first is a of gelu" in problems(own(*nodes))
+    assert "shapes can't be inferred: InferenceError" in problems(floats(*nodes))
+
+
+def test_types_are_known_behind_what_onnx_runtime_quantises_in_its_own_words() -> None:
+    graph = Graph(
+        own(
+            node("QuantizeLinear", "x step zero", "q", "quantise", domain="com.microsoft"),
+            node("DequantizeLinear", "q step zero", "d", "dequantise", domain="com.microsoft"),
+            node("Gelu", "d", "g", "gelu", domain="com.microsoft"),
+            node("Relu", "g", "y", "relu"),
+            step=0.1, zero=np.array(0, np.uint16),
+        )
+    )  # fmt: skip
+    assert [(graph.shape(name), str(graph.dtype(name))) for name in "qdg"] == [
+        ((1, 8), "uint16"), ((1, 8), "float32"), ((1, 8), "float32"),
+    ]  # fmt: skip
+    assert graph.problem is None
+
+
+@pytest.mark.parametrize(("fail_on", "status"), [("error", 1), ("never", 0)])
+def test_the_command_does_not_pass_what_a_rule_could_not_look_at(
+    fail_on: str, status: int, capsys, tmp_path, monkeypatch
+) -> None:
+    def crash(subject):
+        raise ZeroDivisionError("in a rule")
+
+    monkeypatch.setattr(room, "points", lambda group: [Point("crash", rule("crash", crash))])
+    path = written(CORPUS["packed qkv"], tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["lint", str(path), "--fail-on", fail_on])
+    assert ended.value.code == status
+    said = capsys.readouterr().err
+    assert "Not all was looked at: rule crash: ZeroDivisionError: in a rule" in said
+    assert ("Exit status 1 for that" in said) == bool(status)
+
+
+@pytest.mark.parametrize(("htp_arch", "found"), [(None, True), (69, True), (73, False)])
+def test_what_one_chip_gets_wrong_is_not_reported_for_another(htp_arch, found: bool, tmp_path) -> None:
+    report = lint(written(CORPUS["a product of one row"], tmp_path), htp_arch=htp_arch)
+    assert ("narrow-product" in {finding.rule for finding in report.findings}) == found
 
 
 def command(capsys, *arguments: str) -> tuple[int, str]:

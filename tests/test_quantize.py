@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections import Counter
+from pathlib import Path
 from typing import ClassVar
 
 import aihub_sweep
@@ -25,22 +28,26 @@ from lpcvc_zoo.errors import ExportError, UnknownNameError, ZooError
 from lpcvc_zoo.exporting import cache
 from lpcvc_zoo.exporting import quantize as room
 from lpcvc_zoo.exporting.adopt import FAMILY
-from lpcvc_zoo.exporting.artifact import MANIFEST, Artifact, load_artifact
+from lpcvc_zoo.exporting.artifact import MANIFEST, Artifact, Encodings, load_artifact
 from lpcvc_zoo.exporting.calibrate import (
     CHECKED,
+    WITH_LOGITS,
     Quantizable,
     bundled_pool,
     calibration_inputs,
     held_out_inputs,
     own_numbers,
+    softmaxes_with_logits,
 )
 from lpcvc_zoo.exporting.onnx import export
 from lpcvc_zoo.exporting.precision import by_tower, canonical
 from lpcvc_zoo.exporting.quantize import explain, quantize
+from lpcvc_zoo.files import sha256_of
 from lpcvc_zoo.retrieval import calibration, datasets
 from lpcvc_zoo.retrieval.datasets import load_dataset
 from lpcvc_zoo.retrieval.evaluate import evaluate
 from lpcvc_zoo.targets import get_target
+from lpcvc_zoo.targets.onnxruntime import OnnxRuntimeTarget
 
 CONTRACT = get_contract("lpcvc2026_sample")
 SMALL = "efficientvit_m0_text_s"
@@ -242,6 +249,38 @@ def test_a_type_of_operator_is_left_in_float_where_that_mends_more_than_a_layer(
     assert room._kept(Part(), "image") == ()
 
 
+def steps_to_softmax(artifact: Artifact) -> list[str]:
+    """The text tower's operators from the product of queries and keys to the Softmax."""
+    nodes = onnx.load(artifact.path("text")).graph.node
+    made = {name: each for each in nodes for name in each.output}
+    (each,) = (each for each in nodes if each.op_type == "Softmax")
+    kinds = [each.op_type]
+    while each.op_type != "MatMul":
+        each = next(made[name] for name in each.input if name in made)
+        kinds.append(each.op_type)
+    return kinds[::-1]
+
+
+def test_a_softmax_left_in_float_with_its_logits_takes_them_as_they_are(whole, tmp_path, monkeypatch) -> None:
+    def kept(*names: str) -> list[str]:
+        monkeypatch.setattr(room, "_kept", lambda part, tower: names)
+        return steps_to_softmax(quantize(whole, tmp_path, "text=w8a8", samples=4))
+
+    between = ["QuantizeLinear", "DequantizeLinear"]
+    assert kept("Softmax") == ["MatMul", *between, "Add", *between, "Softmax"]
+    assert kept(WITH_LOGITS) == ["MatMul", "Add", "Softmax"]
+
+
+def test_logits_are_followed_back_to_the_product_that_they_are() -> None:
+    proto = floats(
+        node("MatMul", "x w", "q", "queries"), node("MatMul", "q x", "p", "product"),
+        node("Mul", "p scale", "s", "scale"), node("Add", "mask s", "m", "mask"),
+        node("Softmax", "m", "a", "softmax"), node("Add", "a x", "y", "residual"),
+        shape=(8, 8), w=np.eye(8, dtype=np.float32), scale=0.5, mask=-1.0,
+    )  # fmt: skip
+    assert set(softmaxes_with_logits(proto)) == {"product", "scale", "mask", "softmax"}
+
+
 def test_ones_own_photos_and_captions_calibrate(whole, tmp_path, own_data) -> None:
     pool = calibration.pool(str(own_data))
     made = quantize(whole, tmp_path / "own", "w8a8", samples=3, pool=pool)
@@ -260,6 +299,7 @@ def test_what_calibrates_is_refused_where_it_would_be_scored(own_data, capsys) -
     mine = str(own_data)
     for arguments in (
         ("quantize", SMALL, "--calibration", "photos"),
+        ("quantize", SMALL, "--dataset", mine, "--calibration", mine),
         ("evaluate", SMALL, "--precision", "w8a8", "--dataset", mine, "--calibration", mine),
         ("sweep", "--models", SMALL, "--precision", "w8a8", "--calibration", "photos"),
     ):
@@ -282,6 +322,37 @@ def test_a_quantised_folder_goes_to_ai_hub_as_the_file_it_is(hub, whole, tmp_pat
     assert sent.read_bytes() == mixed.path("image").read_bytes()
     expected = onnxruntime.InferenceSession(sent).run(None, batch)[0]
     np.testing.assert_allclose(outputs["image_embedding"], expected, atol=1e-6)
+
+
+def test_a_target_that_ignores_encodings_is_named_once_for_each_file(
+    hub, whole, tmp_path, caplog, monkeypatch
+) -> None:
+    folder = Path(shutil.copytree(whole.folder, tmp_path / "made"))
+    (folder / "image_encoder.encodings").write_text("{}")
+    kept = Encodings(file="image_encoder.encodings", sha256=sha256_of(folder / "image_encoder.encodings"))
+    plain = Artifact(whole.folder, whole.manifest.model_copy(update={"family": FAMILY}))
+    image = whole.manifest.image.model_copy(update={"encodings": kept})
+    manifest = plain.manifest.model_copy(update={"image": image})
+    (folder / MANIFEST).write_text(manifest.model_dump_json())
+    aihub, here = aihub_sweep.target(), get_target("onnxruntime", iterations=3)
+    cells = artifact_cells([Artifact(folder, manifest)], [aihub, here, here])
+    assert [cell.precision for cell in cells] == ["aimet", "float", "float"]
+    (said,) = caplog.messages
+    assert said.startswith(f"{folder / kept.file} is ignored by onnxruntime: the image tower runs there as")
+    caplog.clear()
+    artifact_cells([Artifact(folder, manifest)], [aihub])
+    artifact_cells([plain], [here])
+    assert not caplog.messages
+
+    def stopped(*_: object) -> None:
+        raise ZooError("enough")
+
+    monkeypatch.setattr(OnnxRuntimeTarget, "compile", stopped)
+    for command in ("profile", "evaluate"):
+        with pytest.raises(SystemExit):
+            main([command, str(folder), "--target", "onnxruntime"])
+        assert caplog.messages == [said]
+        caplog.clear()
 
 
 def test_numbers_that_must_stay_constants_are_shared_with_nobody() -> None:
@@ -359,3 +430,18 @@ def test_the_command_tells_the_recall_of_trained_weights(whole, tmp_path, capsys
     assert list(recalls) == ["float", precision]
     scored = evaluate(load_artifact(tmp_path), "photos_heldout").recall(10)
     assert recalls[precision] == scored.model_dump(mode="json")
+
+
+def test_the_command_tells_the_recall_on_ones_own_photos(
+    whole, tmp_path, own_data, capsys, monkeypatch
+) -> None:
+    trained = Artifact(whole.folder, whole.manifest.model_copy(update={"weights": "mine@abc"}))
+    monkeypatch.setattr(cache, "cached_export", lambda name, **options: trained)
+    mine = load_dataset(str(own_data))
+    arguments = ("--precision", "text=w8a8", "--samples", "4", "--out", str(tmp_path / "made"))
+    _, out = command(capsys, *arguments, "--dataset", str(own_data))
+    scored = evaluate(load_artifact(tmp_path / "made"), mine).recall(10)
+    assert re.search(
+        rf"image=float\+text=w8a8 +{scored.value:.3f} +{scored.low:.3f} to {scored.high:.3f}", out
+    )
+    assert f"on {mine.name}: 2 images, none of which calibrates" in out

@@ -9,10 +9,12 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lpcvc_zoo.data import SHIPPED
 from lpcvc_zoo.errors import TrainingError
+from lpcvc_zoo.training.guard import benchmark_captions, caption_hash
 from lpcvc_zoo.training.recipe import checked
 
 RECIPES = Path(__file__).parent.parent / "benchmarks" / "recipes"
@@ -86,6 +88,48 @@ def test_every_step_is_a_script_that_takes_its_options(make, path: Path, monkeyp
         monkeypatch.setattr(sys, "argv", [script, *options])
         with pytest.raises(Parsed):
             import_module(script.removesuffix(".py")).main()
+
+
+def test_millions_of_pictures_want_a_gpu_and_the_recipe_for_a_cpu_does_not(make, monkeypatch, capsys) -> None:
+    import efficientvit_image
+
+    started: list[str] = []
+    monkeypatch.setattr(efficientvit_image, "train", lambda *given: started.append(given[-1].type))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.set_num_threads", lambda count: None)
+
+    def run(name: str, *more: str) -> None:
+        path = RECIPES / f"{name}.toml"
+        (line,) = (make.command(step, path) for step in make.read(path).steps if step.run.startswith("effi"))
+        monkeypatch.setattr(sys, "argv", [*line, *more])
+        efficientvit_image.main()
+
+    with pytest.raises(SystemExit):
+        run("efficientvit_b0")
+    assert "learns from 7,417,856 pictures on a GPU, and torch sees none" in capsys.readouterr().err
+    assert started == []
+    run("efficientvit_b0", "--device", "cpu")
+    run("efficientvit_m0_cpu")
+    assert started == ["cpu", "cpu"]
+
+
+def test_a_text_tower_is_checked_on_captions_that_are_not_the_benchmarks(make, monkeypatch, capsys) -> None:
+    import text_agreement
+
+    asked: list[str] = []
+
+    def raw(texts: list[str]) -> np.ndarray:
+        asked.extend(texts)
+        return np.ones((len(texts), 384), np.float32)
+
+    monkeypatch.setattr(text_agreement, "raw", raw)  # MiniLM is no package of the tests
+    monkeypatch.setattr(text_agreement, "centred", lambda rows: rows)
+    monkeypatch.setattr(text_agreement, "whitening", lambda: np.eye(384, dtype=np.float32))
+    line = ["text_agreement.py", "efficientnet_lite0_96_text_xxs", str(SHIPPED / "text_xxs.safetensors")]
+    monkeypatch.setattr(sys, "argv", line)
+    text_agreement.main()
+    assert "393 captions" in capsys.readouterr().out
+    assert not {caption_hash(text) for text in asked} & benchmark_captions()
 
 
 @pytest.mark.parametrize("name", ["text_xs", "text_xxs"])

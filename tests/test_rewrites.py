@@ -43,6 +43,7 @@ from lpcvc_zoo.contract import CONTRACTS, TOWERS, Contract
 from lpcvc_zoo.errors import ExportError, UnknownNameError
 from lpcvc_zoo.exporting import graphs, rewrites
 from lpcvc_zoo.exporting import onnx as onnx_room
+from lpcvc_zoo.exporting.artifact import load_artifact
 from lpcvc_zoo.exporting.attention import split_attention
 from lpcvc_zoo.exporting.cache import cached_export, export_key
 from lpcvc_zoo.exporting.lint import lint
@@ -63,6 +64,10 @@ def filled(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.2)
     return module.eval()
+
+
+def in_onnx(module: nn.Module, given: Tensor) -> onnx.ModelProto:
+    return onnx_room.to_onnx(module, given.numpy(), "x", "y", "tower")
 
 
 def tokens(*shape: int) -> Tensor:
@@ -145,15 +150,32 @@ def test_windows_are_the_same_in_four_axes_padded_batched_or_whole(side: int, ba
     assert most == 4
 
 
+def kinds(proto: onnx.ModelProto) -> Counter[str]:
+    return Counter(each.op_type for each in proto.graph.node)
+
+
+def axes(module: nn.Module, given: Tensor) -> int:
+    """The most axes that a tensor of its exported graph has."""
+    graph = Graph(in_onnx(module, given))
+    return max(len(graph.shape(name)) for each in graph.nodes() for name in each.output)
+
+
+def test_windows_have_four_axes_in_the_graph_too() -> None:
+    module, given = nn.Sequential(LocalWindowAttention(32, 8, 2, attn_ratio=2)).eval(), tokens(1, 32, 14, 14)
+    assert axes(module, given) == 6
+    assert windows_4d(module) == 1
+    assert axes(module, given) == 4
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_linear_attention_is_the_same_without_padding_its_values(batch: int) -> None:
     module, given = filled(nn.Sequential(LiteMLA(32, 32, dim=8, eps=1e-15))), tokens(batch, 32, 6, 7)
     with torch.no_grad():
         before = module(given)
+        pads = [kinds(in_onnx(module, given))["Pad"]]
         assert linear_attention(module) == 1
         torch.testing.assert_close(module(given), before, rtol=1e-4, atol=1e-5)
-    exported = torch.export.export(module, (given,))
-    assert not [node for node in exported.graph.nodes if "pad" in str(node.target)]
+    assert [*pads, kinds(in_onnx(module, given))["Pad"]] == [1, 0]
     assert linear_attention(module) == 0
 
 
@@ -188,7 +210,7 @@ def vision(pool: str = "tok") -> VisionTransformer:
 
 def test_average_pooling_drops_the_class_token_and_nothing_else() -> None:
     tower, given = vision(), tokens(2, 3, 32, 32)
-    counts = []
+    counts, plain = [], kinds(in_onnx(tower, given))
     tower.transformer.register_forward_pre_hook(lambda _, args: counts.append(args[0].shape[1]))
     with torch.no_grad():
         tower(given)
@@ -200,6 +222,8 @@ def test_average_pooling_drops_the_class_token_and_nothing_else() -> None:
         patches = tower.ln_pre(tower.conv1(given).flatten(2).mT + tower.positional_embedding[1:])
         expected = tower.ln_post(tower.transformer(patches).mean(1)) @ tower.proj
     torch.testing.assert_close(averaged, expected)
+    written = kinds(in_onnx(module, given))
+    assert [(each["Concat"], each["ReduceMean"]) for each in (plain, written)] == [(1, 0), (0, 1)]
     assert cls_to_average(nn.Sequential(vision("avg"))) == 0
 
 
@@ -240,7 +264,7 @@ def test_ids_are_looked_up_without_a_cast_to_int64() -> None:
 
 
 def operators(artifact, tower) -> Counter[str]:
-    return Counter(each.op_type for each in onnx.load(artifact.path(tower)).graph.node)
+    return kinds(onnx.load(artifact.path(tower)))
 
 
 def test_the_npu_set_cures_a_strangers_towers_and_the_manifest_says_how(tmp_path) -> None:
@@ -420,7 +444,31 @@ def test_the_cache_keeps_exports_with_and_without_rewrites_apart(tmp_path, monke
 def test_every_rewrite_says_what_it_does_and_changes_modules_or_a_graph() -> None:
     assert all(isinstance(each, Rewrite) and each.what for each in REWRITES.values())
     assert all((each.module is None) != (each.graph is None) for each in REWRITES.values())
-    assert {name for names in SETS.values() for name in names} <= set(REWRITES)
+    # A set is safe for every checkpoint: what no bound holds is never in one.
+    assert all(REWRITES[name].min_cosine for names in SETS.values() for name in names)
+
+
+def test_the_command_warns_of_a_rewrite_that_no_bound_holds_and_lists_all(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    from lpcvc_zoo import registry
+    from lpcvc_zoo.cli import main
+
+    def said(*arguments: str) -> str:
+        with pytest.raises(SystemExit, match="0"):
+            main(["export", *arguments])
+        return "".join(capsys.readouterr())
+
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert ", ".join(REWRITES) in said("--help")
+    monkeypatch.setattr(registry, "build", lambda name, **options: strangers_model(nn.Sequential(vision())))
+    shown = said("efficientvit_m0_text_s", "--rewrites", "cls_to_average", "--out", str(tmp_path))
+    (effect,) = load_artifact(tmp_path).manifest.image.effects
+    assert effect.min_cosine < 0.9999
+    cost = f"worst cosine to before {effect.min_cosine:.4f}"
+    assert f"cls_to_average makes another model of the image tower: {cost}" in shown
+    assert f"lpcvc-zoo evaluate {tmp_path}" in shown
+    assert "of the text tower" not in shown
 
 
 def npu_graph(module: nn.Module, contract: Contract, tower: str) -> onnx.ModelProto:

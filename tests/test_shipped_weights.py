@@ -24,7 +24,7 @@ from lpcvc_zoo.bench.steps import weights
 from lpcvc_zoo.data import PHOTOS, SHIPPED
 from lpcvc_zoo.errors import WeightsError
 from lpcvc_zoo.retrieval.metrics import Scores, score
-from lpcvc_zoo.training.guard import benchmark_captions, benchmark_images, caption_hash
+from lpcvc_zoo.training.guard import benchmark_captions, caption_hash
 from lpcvc_zoo.weights.identity import identity_of
 from lpcvc_zoo.weights.load import load
 
@@ -92,17 +92,16 @@ def test_all_captions_that_were_written_were_trained_on_but_those_of_the_benchma
 
 
 def test_no_file_of_the_benchmark_was_trained_on() -> None:
-    """Neither its JPEGs nor, by their paths in the package, the files that those were made of."""
+    """By the path in its package of what each was made of. The benchmark's JPEGs are saved anew, so that no
+    package has a file with their sha256."""
     rows = list(csv.DictReader(trained_on("pictures.csv.gz")))
     assert len(rows) > 1000
-    (digits,) = {len(row["sha256"]) for row in rows}
-    assert not {row["sha256"] for row in rows} & {sha[:digits] for sha in benchmark_images()}
-    paths = {row["made_of"].partition(": ")[2] for row in rows}
-    activities = {
-        path.partition("/gcompris/")[2] for path in paths
-    }  # in the package, "rcc/<name>/gcompris/..."
-    assert len(activities) > 50
-    assert not activities & secret_paths()
+    packaged = [row["made_of"].partition(": ")[2] for row in rows]  # "rcc/<name>/gcompris/..." in gcompris
+    seen = {path.partition("/gcompris/")[2] for path in packaged} - {""}
+    secret = secret_paths()
+    assert len(secret) == len(load_dataset("photos").images)
+    assert {Path(path).parent for path in seen} & {Path(path).parent for path in secret}  # written alike
+    assert not seen & secret
 
 
 def secret_paths() -> set[str]:
@@ -125,6 +124,18 @@ def test_what_chose_or_made_the_heads_is_not_of_the_benchmark(monkeypatch) -> No
     assert all(caption == caption.strip() and caption.endswith(".") for caption in written)
     assert not {caption_hash(caption) for caption in written} & benchmark_captions()
     assert not {row[0].partition("/gcompris/")[2] for row in rows} & secret_paths()
+
+
+def test_the_captions_that_text_towers_are_checked_on_were_not_trained_on(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
+    from captioned import CAPTIONS
+    from captions import of
+
+    checked = {caption_hash(caption) for row in of(CAPTIONS) for caption in row[1:]}
+    assert len(checked) > 300
+    recorded = {line.removeprefix("text ") for line in trained_on("texts.txt.gz")}
+    (digits,) = set(map(len, recorded))
+    assert not {sha[:digits] for sha in checked} & recorded
 
 
 def test_no_background_looks_like_a_photo_of_the_benchmark(monkeypatch, tmp_path) -> None:

@@ -234,9 +234,14 @@ def test_a_few_captions_met_by_chance_are_left_out(folder) -> None:
     with_known = TrainingData(
         plain.images, (*plain.texts, *known), (*plain.positives[:-1], (len(plain.texts),))
     )
-    kept, hashes = guard.guarded(with_known, "trained on")
+    said: list[str] = []
+    kept, hashes = guard.guarded(with_known, "trained on", say=said.append)
     assert not {*known} & {*kept.texts}
     assert len(kept.images) == len(hashes) == len(plain.images) - 1  # the last one had no other text
+    assert said == [
+        "Texts left out, since captions of the bundled benchmark must never be trained on: 2, "
+        "and 1 images that have no other text"
+    ]
     assert len(guard.manifest(kept, hashes).splitlines()) == len(kept.images) + len(kept.texts)
 
 
@@ -390,6 +395,23 @@ def test_a_flipped_image_gets_texts_with_left_and_right_exchanged(folder) -> Non
         if flipped:
             assert batch.pixels.equal(before.pixels.flip(-1))
     assert seen == {True, False}
+
+
+def test_a_flipped_image_keeps_the_false_texts_that_name_no_direction(folder) -> None:
+    always = UNCHANGED.model_copy(update={"flip": "swap_words"})
+    samples = made_samples(folder, tiny_model("lpcvc2026_sample"), always, negatives=3)
+    plain = made_samples(folder, tiny_model("lpcvc2026_sample"), UNCHANGED, negatives=3)
+    seen = set()
+    for key in [(epoch, item) for epoch in range(6) for item in range(4)]:
+        batch, before = samples.__getitems__([key]), plain.__getitems__([key])
+        flipped = not batch.pixels.equal(before.pixels)
+        directional = bool(plain.pool.directional[before.text_index[0, 0]])
+        false = [samples.pool.texts[place] for place in batch.negative_index[0] if place >= 0]
+        assert bool(false) == (not (flipped and directional))
+        if flipped:
+            assert not any(map(names_direction, false))
+        seen.add((flipped, directional))
+    assert len(seen) == 4
 
 
 def test_an_image_whose_text_names_a_direction_is_neither_flipped_nor_cropped() -> None:

@@ -65,6 +65,19 @@ def test_steps_of_each_family_move_all_of_both_towers_to_a_lower_loss(name) -> N
     assert [key for key, did in moved.items() if not did and before[key].ndim > 1] == []
 
 
+def test_weights_that_were_only_distilled_are_contrasted_at_an_untrained_models_scale() -> None:
+    """Shipped ones have ``logit_scale`` 0: none was learnt. Distilled again, they still say so."""
+    name, tag = "efficientnet_lite0_96_text_xxs", "conse_minilm"
+    student = student_of(recipe(name, pretrained=tag))
+    assert student.scale_is_new
+    assert student.towers.logit_scale.item() == pytest.approx(math.log(1 / 0.07))
+    again = {
+        "losses": [{"kind": "feature", "teacher": "t"}],
+        "teachers": [{"name": "t", "model": name, "pretrained": tag}],
+    }
+    assert student_of(recipe(name, pretrained=tag, **again)).towers.logit_scale.item() == 0
+
+
 def test_a_recipe_with_activations_computed_twice_takes_the_same_steps() -> None:
     runs = []
     for twice in (False, True):
@@ -89,7 +102,7 @@ def test_the_command_trains_a_real_entry_on_a_coco_tree_under_the_challenges_con
         (root / "annotations").mkdir(exist_ok=True)
         names = [f"{place:012}.jpg" for place in range(count)]
         for place, name in enumerate(names):
-            grey = Image.linear_gradient("L").resize((96 + 16 * place, 80)).rotate(90 * place)
+            grey = Image.linear_gradient("L").resize((96 + 16 * place + count, 80)).rotate(90 * place)
             Image.merge("RGB", [grey, grey.rotate(180), grey]).save(root / part / name)
         document = {
             "images": [{"id": place, "file_name": name} for place, name in enumerate(names)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from training_tiny import NAME, NORMED, drawings, registered, start
 
@@ -118,6 +120,18 @@ def test_a_run_learns_and_its_checkpoint_builds_and_scores_as_validated(data, tm
     assert result["recall"] == max(held_out)
     assert held_out.index(max(held_out)) + 1 == result["best_epoch"]
     assert (tmp_path / "run" / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_says_that_its_weights_had_no_learnt_scale_and_with_which_it_begins(data, tmp_path) -> None:
+    train(recipe(data, epochs=1), tmp_path / "first")
+    towers = weights(tmp_path / "first") | {"logit_scale": torch.tensor(0.0)}
+    save_file(towers, tmp_path / "distilled.safetensors")
+    shown = io.StringIO()
+    chosen = recipe(data, epochs=1, pretrained=str(tmp_path / "distilled.safetensors"))
+    train(chosen, tmp_path / "run", console=Console(file=shown))
+    assert "has no learnt scale of cosines (its logit_scale is 0): it starts from 14.3" in shown.getvalue()
+    with (tmp_path / "run" / "steps.csv").open() as file:
+        assert float(next(csv.DictReader(file))["scale"]) == pytest.approx(1 / 0.07, rel=0.02)
 
 
 def test_tensorboard_shows_every_step_once_also_after_a_stop(data, tmp_path, monkeypatch) -> None:
@@ -330,24 +344,53 @@ def test_the_command_trains_on_a_coco_tree_and_says_how_to_score(tmp_path, capsy
     said = capsys.readouterr().out
     assert ended.value.code == 0
     assert "16 images" in said
-    assert "validated on 8 images" in said
+    assert "validated on 8 images; no early stopping: all epochs are run, and the best by recall@" in said
     assert f"lpcvc-zoo evaluate tiny --pretrained {out}" in said
     assert json.loads((out / "recipe.json").read_text())["data"]["validation"]["path"].endswith(
         "val2017.json"
     )
 
 
+def test_the_command_to_score_names_the_sizes_that_are_not_the_entrys_own(data, tmp_path, capsys) -> None:
+    path = written(tmp_path / "recipe.toml", data, epochs=1, image_size=64, text_length=16)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(path), "--out", str(tmp_path / "run")])
+    assert ended.value.code == 0
+    assert f"--contract {SAMPLE} --image-size 64 --text-length 16\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_ctrl_c_before_the_first_step_says_whether_there_is_a_state(
+    data, tmp_path, monkeypatch, capsys, begun
+) -> None:
+    path, out = written(tmp_path / "recipe.toml", data), tmp_path / "run"
+    if begun:
+        stopping(monkeypatch, after=1)
+        with pytest.raises(ConnectionError):
+            train(read_recipe(path), out, save_steps=1)
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lpcvc_zoo.training.run.made_ready", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(path), "--out", str(out)])
+    assert ended.value.code == 130
+    said = capsys.readouterr().err
+    assert (f"the state is in {out}" in said, "no state was saved yet" in said) == (begun, not begun)
+
+
 def test_defaults_suit_the_data(data, tmp_path) -> None:
     for part, count in (("train", 12), ("val", 4)):
         drawings(tmp_path / "split" / part, count)
-    make = partial(recipe_for, NAME, pretrained=None, contract=SAMPLE, validation=None)
+    make = partial(recipe_for, NAME, pretrained=None, contract=SAMPLE, validation=None, say=pytest.fail)
     split, plain = make(str(tmp_path / "split")), make(str(data))
     assert split.data.validation is not None
     assert split.data.validation.path.endswith("val")
     assert split.batch_size == 2  # at least four steps an epoch
     assert (plain.data.validation, plain.data.hold_out, plain.batch_size) == (None, 0.2, 4)
     held_out = str(tmp_path / "split" / "val")
-    named = recipe_for(NAME, str(data), pretrained="x.pt", contract=SAMPLE, validation=held_out)
+    named = make(str(data), pretrained="x.pt", validation=held_out)
     assert named.data.validation is not None
     assert named.data.validation.path == held_out
     assert named.optimiser.lr < plain.optimiser.lr  # fine-tuning

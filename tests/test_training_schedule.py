@@ -17,7 +17,7 @@ from torch.nn import functional
 from training_tiny import NAME, drawings
 
 from lpcvc_zoo.model import Towers, unit_length
-from lpcvc_zoo.training import ready
+from lpcvc_zoo.training import reading
 from lpcvc_zoo.training.losses import SIGLIP_BIAS, Embedded, Objective
 from lpcvc_zoo.training.progress import RunProgress
 from lpcvc_zoo.training.recipe import Loss, checked
@@ -132,7 +132,7 @@ def test_a_terminal_gets_a_bar_with_the_time_left() -> None:
 @pytest.mark.parametrize(("worth", "said"), [(1e9, False), (50_000, True)])
 def test_a_large_cache_of_pixels_is_announced(data, tmp_path, monkeypatch, worth, said) -> None:
     """18 images of 32 x 32 take 55 KB."""
-    monkeypatch.setattr(ready, "WORTH_SAYING", worth)
+    monkeypatch.setattr(reading, "WORTH_SAYING", worth)
     shown = io.StringIO()
     train(recipe(data), tmp_path / "run", console=Console(file=shown))
     assert ("The images' pixels take 0.0 GB in" in shown.getvalue()) == said

@@ -26,6 +26,7 @@ from lpcvc_zoo.cli.shared import (
 )
 
 _STOPPED = 130  # what a shell expects of a command that Ctrl-C ended
+_NOTHING_YET = "no state was saved yet. To begin anew"
 
 
 def train(
@@ -50,6 +51,7 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Processes that make batches ahead.")] = None,
     save_steps: Annotated[int, typer.Option(help="Save the state after so many steps at the latest.")] = 500,
+    strict: Annotated[bool, typer.Option("--strict", help="Any flaw of the data is an error.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a model by a recipe, or with defaults on a folder of captioned images. Run again to go on.
@@ -58,6 +60,8 @@ def train(
     """
     from lpcvc_zoo.training.recipe import checked, read_recipe
 
+    console = Console(stderr=True) if as_json else out
+    is_first = os.environ.get("RANK", "0") == "0"
     if what.endswith(".toml"):
         if data or validation or pretrained or contract != "lpcvc2026":
             raise typer.BadParameter(
@@ -71,13 +75,18 @@ def train(
                 "--data is missing: name a folder of captioned images, or a RECIPE.toml."
             )
         from lpcvc_zoo.training.defaults import recipe_for
+        from lpcvc_zoo.training.progress import RunProgress
 
-        recipe = recipe_for(what, data, pretrained=pretrained, contract=contract, validation=validation)
+        recipe = recipe_for(
+            what, data, pretrained=pretrained, contract=contract, validation=validation,
+            say=RunProgress(console if is_first else None).say,
+        )  # fmt: skip
     changed: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     document = recipe.model_dump() | {name: value for name, value in changed.items() if value is not None}
     if lr is not None:
         document["optimiser"]["lr"] = lr
     recipe = checked(document, "the recipe with these options")
+    from lpcvc_zoo.training.folder import RunFolder
     from lpcvc_zoo.training.run import train as run
 
     try:
@@ -87,15 +96,16 @@ def train(
             device=device,
             workers=_workers(workers, device),
             save_steps=save_steps,
-            console=Console(stderr=True) if as_json else out,
+            strict=strict,
+            console=console,
         )
     except KeyboardInterrupt:
-        if os.environ.get("RANK", "0") != "0":
-            raise typer.Exit(_STOPPED) from None
-        again = shlex.join(["lpcvc-zoo", *sys.argv[1:]])
-        print(f"Stopped; the state is in {folder}. To go on, run the same again: {again}", file=sys.stderr)
+        if is_first:
+            again = shlex.join(["lpcvc-zoo", *sys.argv[1:]])
+            saved = f"the state is in {folder}. To go on" if RunFolder(folder).has_begun else _NOTHING_YET
+            print(f"Stopped; {saved}, run the same again: {again}", file=sys.stderr)
         raise typer.Exit(_STOPPED) from None
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first:
         return
     if as_json:
         print_json(result)
@@ -104,7 +114,13 @@ def train(
         best = f"best epoch {result['best_epoch']}: {result['metric']} {result['recall']:.4f}"
         out.print(best, highlight=False)
     name, path = recipe.model.partition(".")[0], folder / result["checkpoint"]
+    entry = registry.get_entry(name)
     score = ["lpcvc-zoo", "evaluate", name, "--pretrained", str(path), "--contract", recipe.contract]
+    # the checkpoint records them, but builds at the entry's own
+    if recipe.image_size not in (None, entry.image_size):
+        score += ["--image-size", str(recipe.image_size)]
+    if recipe.text_length not in (None, entry.text.context_length):
+        score += ["--text-length", str(recipe.text_length)]
     out.print(f"{path}\nScore it: {shlex.join(score)}", highlight=False, soft_wrap=True)
 
 
@@ -137,6 +153,7 @@ def soup(
     if method not in ("greedy", "uniform"):
         raise typer.BadParameter(f"--method {method}: expected greedy or uniform.")
     from lpcvc_zoo.training.distributed import device_of
+    from lpcvc_zoo.training.progress import RunProgress
     from lpcvc_zoo.training.soup import soup as cook
 
     with out.status("tasting"):
@@ -151,6 +168,7 @@ def soup(
             text_length=text_length,
             device=device_of(device),
             workers=_workers(None, device),
+            say=RunProgress(Console(stderr=True) if as_json else out).say,
         )
     if as_json:
         print_json(made.model_dump(mode="json"))

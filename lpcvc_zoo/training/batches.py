@@ -171,10 +171,12 @@ class Samples(Dataset[Batch]):
             pixels = self._mixed(pixels, random)
         if not len(own):
             return image, pixels, texts, texts
-        if flip:  # false texts are made for the image as it was
-            return image, pixels, self.pool.mirror[texts], np.full_like(self.pool.negatives[texts[0]], -1)
         false = self.pool.negatives[texts[0]]
-        return image, pixels, texts, np.where(np.isin(false, own), -1, false)
+        untold = np.isin(false, own)
+        if flip:  # what is false of the image as it was may be true now, where the text names a direction
+            untold |= self.pool.directional[texts[0]]
+            texts = self.pool.mirror[texts]
+        return image, pixels, texts, np.where(untold, -1, false)
 
     def _mixed(self, pixels: Tensor, random: np.random.Generator) -> Tensor:
         """Bytes, at times laid over those of another image, whichever batch or process that one is in."""

@@ -8,6 +8,7 @@ from typing import Any
 from lpcvc_zoo.errors import TrainingError
 from lpcvc_zoo.retrieval import coco
 from lpcvc_zoo.retrieval.files import read_json
+from lpcvc_zoo.training.progress import Say
 from lpcvc_zoo.training.recipe import Data, Recipe, checked
 from lpcvc_zoo.training.sources import read_training
 
@@ -19,14 +20,15 @@ FROM_SCRATCH, FINE_TUNING = 5e-4, 2e-5  # learning rates
 
 
 def recipe_for(
-    model: str, data: str, *, pretrained: str | None, contract: str, validation: str | None
+    model: str, data: str, *, pretrained: str | None, contract: str, validation: str | None, say: Say
 ) -> Recipe:
     """A recipe with sensible settings for this data, the same ones every time.
 
     COCO's own tree (``annotations/captions_train2017.json`` and ``..._val2017.json``), a Karpathy JSON and a
     folder with ``train`` and ``val`` bring their own validation part; of anything else a part is held out.
+    ``say`` is told which part of COCO's is taken, where there are several.
     """
-    sources = _sources(data)
+    sources = _sources(data, say)
     if validation is not None:
         sources["validation"] = validation
     everything, held_out = read_training(Data.model_validate({**sources, "hold_out": 0}), 0)
@@ -53,13 +55,19 @@ def recipe_for(
     )
 
 
-def _sources(data: str) -> dict[str, Any]:
+def _sources(data: str, say: Say) -> dict[str, Any]:
     path = Path(data).expanduser()
-    train = sorted(path.glob("annotations/captions_train*.json"))
+    train, held_out = _by_year(path, "train"), _by_year(path, "val")
     if train:
-        held_out = sorted(path.glob("annotations/captions_val*.json"))
-        found: dict[str, Any] = {"pairs": [str(file) for file in train]}
-        return found | ({"validation": str(held_out[0])} if held_out else {})
+        # one year alone: train2017 holds most pictures of val2014, under other names
+        year = max(train.keys() & held_out.keys() or train.keys())
+        found = {"pairs": str(train[year])}
+        if year in held_out:
+            found["validation"] = str(held_out[year])
+        if len(train.keys() | held_out.keys()) > 1:
+            taken = " and ".join(Path(file).name for file in found.values())
+            say(f"{path / 'annotations'} has several years, which share pictures; taken: {taken}.")
+        return found
     if (path / "train").is_dir() and (path / "val").is_dir():
         return {"pairs": str(path / "train"), "validation": str(path / "val")}
     if path.suffix.lower() == ".json" and path.is_file():
@@ -67,3 +75,9 @@ def _sources(data: str) -> dict[str, Any]:
         if coco.is_karpathy(document) and any(item.get("split") == "val" for item in document["images"]):
             return {"pairs": data, "validation": data}
     return {"pairs": data}
+
+
+def _by_year(tree: Path, part: str) -> dict[str, Path]:
+    """COCO's captions of a part (``train`` or ``val``), by what follows it in the file's name."""
+    start = f"captions_{part}"
+    return {file.stem.removeprefix(start): file for file in tree.glob(f"annotations/{start}*.json")}

@@ -19,6 +19,8 @@ from lpcvc_zoo.preprocess import load_rgb
 from lpcvc_zoo.retrieval import photos
 from lpcvc_zoo.retrieval.records import text_key
 from lpcvc_zoo.training.parts import Rows, filled
+from lpcvc_zoo.training.pixels import Done
+from lpcvc_zoo.training.progress import Say
 from lpcvc_zoo.training.sources import ImageRef, TrainingData, bytes_of, identities, load_image
 
 BY_CHANCE = 20  # of its 474 captions; a large corpus may hold a few such as "a red apple." by itself
@@ -27,13 +29,16 @@ _AT_ONCE = 4096  # images; their hashes are one file of the cache
 Use = Literal["trained on", "validated on"]
 
 
-def guarded(data: TrainingData, use: Use) -> tuple[TrainingData, list[str]]:
+def guarded(
+    data: TrainingData, use: Use, *, say: Say | None = None, done: Done | None = None
+) -> tuple[TrainingData, list[str]]:
     """The data without captions of the bundled benchmark, and sha256 of each image, in order.
 
+    ``say`` is told what was left out; ``done``, how many images are hashed.
     TrainingError if any of the benchmark's photos is there (the same bytes, or the same picture saved
     again in the same size), or so many of its captions that it can't be chance.
     """
-    hashes = _hashes(data.images, use)
+    hashes = _hashes(data.images, use, done)
     known = benchmark_captions()
     found = {index for index, text in enumerate(data.texts) if caption_hash(text) in known}
     if len(found) > BY_CHANCE:
@@ -44,23 +49,32 @@ def guarded(data: TrainingData, use: Use) -> tuple[TrainingData, list[str]]:
     if not found:
         return data, hashes
     kept = data.without(found)
+    if say is not None:
+        lost = len(data.images) - len(kept.images)
+        say(
+            f"Texts left out, since captions of the bundled benchmark must never be {use}: {len(found)}"
+            + (f", and {lost} images that have no other text" if lost else "")
+        )
     by_image = dict(zip(data.images, hashes, strict=True))
     return kept, [by_image[image] for image in kept.images]
 
 
-def _hashes(images: Sequence[ImageRef], use: Use) -> list[str]:
+def _hashes(images: Sequence[ImageRef], use: Use, done: Done | None) -> list[str]:
     """sha256 (hex) of each image, none of them the benchmark's; files that did not change are read once."""
 
     def make(part: range) -> Rows:
         chosen = images[part.start : part.stop]
+        hashes: list[str] = []
         with ThreadPoolExecutor(8) as pool:
-            hashes = list(pool.map(_sha256, chosen))
-        for image, digest in zip(chosen, hashes, strict=True):
-            if digest in benchmark_images() or _same_picture(image):
-                raise TrainingError(
-                    f"{image} is a photo of the bundled benchmark, which must never be {use}: its score "
-                    "would mean nothing any more. Use other data."
-                )
+            for image, digest in zip(chosen, pool.map(_sha256, chosen), strict=True):
+                if digest in benchmark_images() or _same_picture(image):
+                    raise TrainingError(
+                        f"{image} is a photo of the bundled benchmark, which must never be {use}: its score "
+                        "would mean nothing any more. Use other data."
+                    )
+                hashes.append(digest)
+                if done is not None:
+                    done(part.start + len(hashes), len(images))
         return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 32)
 
     about = [identities(images), sorted(benchmark_images())]

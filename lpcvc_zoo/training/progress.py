@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+Say = Callable[[str], None]  # shows a line that stays
 _SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal to redraw
 
 

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lpcvc_zoo.errors import TrainingError
-from lpcvc_zoo.files import cache_dir, write_text
-from lpcvc_zoo.training import guard
+from lpcvc_zoo.files import write_text
 from lpcvc_zoo.training.augment import Augmenter
 from lpcvc_zoo.training.batches import Samples
 from lpcvc_zoo.training.distributed import Group
@@ -20,15 +19,14 @@ from lpcvc_zoo.training.losses import Objective
 from lpcvc_zoo.training.norms import shared_statistics
 from lpcvc_zoo.training.pixels import cached_pixels
 from lpcvc_zoo.training.progress import RunProgress
+from lpcvc_zoo.training.reading import read_checked
 from lpcvc_zoo.training.recipe import Recipe
-from lpcvc_zoo.training.sources import TrainingData, read_training
+from lpcvc_zoo.training.sources import TrainingData
 from lpcvc_zoo.training.steps import Stepper
 from lpcvc_zoo.training.student import Student, student_of
 from lpcvc_zoo.training.teachers import Lesson, lessons
 from lpcvc_zoo.training.texts import text_pool, tower_ids
 from lpcvc_zoo.training.validate import Validation
-
-WORTH_SAYING = 1e9  # bytes that a cache takes
 
 
 @dataclass
@@ -65,10 +63,20 @@ class Run:
 
 
 def made_ready(
-    recipe: Recipe, folder: RunFolder, device: torch.device, workers: int, group: Group, progress: RunProgress
+    recipe: Recipe,
+    folder: RunFolder,
+    device: torch.device,
+    workers: int,
+    group: Group,
+    progress: RunProgress,
+    *,
+    strict: bool,
 ) -> Run:
     student = student_of(recipe)
-    data, held_out, shown = group.from_first(_read(recipe) if group.is_first else None)
+    size = student.model.entry.image_size
+    data, held_out, shown = group.from_first(
+        read_checked(recipe, size, progress, strict=strict) if group.is_first else None
+    )
     if group.is_first:
         folder.begin(recipe)
         write_text(folder.path / DATA, shown)
@@ -88,9 +96,6 @@ def made_ready(
         )  # fmt: skip
         pixels = None
         if with_images and recipe.data.cache:
-            size = len(data.images) * 3 * model.entry.image_size**2
-            if size > WORTH_SAYING:
-                progress.say(f"The images' pixels take {size / 1e9:.1f} GB in {cache_dir()}, for all runs.")
             pixels = cached_pixels(
                 data.images, model, device=device, workers=workers, done=partial(progress.at, "images")
             )
@@ -98,7 +103,7 @@ def made_ready(
     if "text" in recipe.towers:
         ids = tower_ids(pool.texts, model)
     samples = Samples(
-        data, choices, Augmenter(recipe.augment), model.contract, recipe.seed, model.entry.image_size,
+        data, choices, Augmenter(recipe.augment), model.contract, recipe.seed, size,
         model.preprocessing.interpolation, recipe.data.siblings, pool, pixels,
         ids, with_images,
     )  # fmt: skip
@@ -107,27 +112,27 @@ def made_ready(
         recipe, folder, stepper, samples, validation or None, per_epoch, data.fingerprint(), group, progress
     )
     _resume(run)
+    if student.scale_is_new and not stepper.taken:
+        progress.say(
+            f"{model.weights} has no learnt scale of cosines (its logit_scale is 0): it starts from "
+            f"{model.logit_scale.exp().item():.1f}, as an untrained model's."
+        )
     progress.say(
         f"{recipe.model}: {len(choices)} {'images' if with_images else 'texts'}, {run.steps} steps in "
         f"{recipe.epochs} epochs on {device}"
         + (f", validated on {len(held_out.images)} images" if held_out else ", not validated")
-        + (f"; stops after {recipe.patience} epochs without a better recall" if recipe.patience else "")
+        + f"; {_stopping(run)}"
         + (f"; going on from step {stepper.taken}" if stepper.taken else "")
     )
     return run
 
 
-def _read(recipe: Recipe) -> tuple[TrainingData, TrainingData | None, str]:
-    """What to train on, what to validate on, and the first as a list of hashes; see ``guard``."""
-    data, held_out = read_training(recipe.data, recipe.data.hold_out if recipe.needs_pairs else 0)
-    data, hashes = guard.guarded(data, "trained on")
-    if held_out is not None:
-        held_out, _ = guard.guarded(held_out, "validated on")
-    return (
-        data,
-        held_out if recipe.needs_pairs or recipe.data.validation else None,
-        guard.manifest(data, hashes),
-    )
+def _stopping(run: Run) -> str:
+    """The rule by which the run ends, and which epoch's weights are kept."""
+    kept = f"the best by {run.validation.label}" if run.validation is not None else "the last one"
+    if run.recipe.patience is None:
+        return f"no early stopping: all epochs are run, and {kept} is kept"
+    return f"stops after {run.recipe.patience} epochs without a better recall, and {kept} is kept"
 
 
 def _choices(recipe: Recipe, data: TrainingData) -> NDArray[np.int64]:

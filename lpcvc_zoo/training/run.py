@@ -33,11 +33,13 @@ def train(
     device: str = "auto",
     workers: int = 0,
     save_steps: int = 500,
+    strict: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Train by a recipe into the folder ``out``, or go on with the run that is there; what it came to.
 
-    ``workers`` processes make batches ahead; ``save_steps``: how many steps a killed run loses at most. Under
+    ``workers`` processes make batches ahead; ``save_steps``: how many steps a killed run loses at most;
+    ``strict``: any flaw of the data, such as a missing image, is a DatasetError, not a message. Under
     torchrun, processes share each batch, and only the first one reads and writes ``out``. On the CPU the same
     recipe gives the same bits, stopped and resumed or not (with the same number of threads and processes).
 
@@ -53,7 +55,7 @@ def train(
         if done is not None:
             progress.say(f"{folder.path} is finished already.")
             return done
-        run = made_ready(recipe, folder, where, workers, group, progress)
+        run = made_ready(recipe, folder, where, workers, group, progress, strict=strict)
         with _stop_asked() as asked:
             _loop(run, asked, workers, save_steps)
         result = _result(run)

@@ -20,6 +20,8 @@ from lpcvc_zoo.retrieval.metrics import Recall
 from lpcvc_zoo.training import guard
 from lpcvc_zoo.training.checkpoint import facts_of, save_towers
 from lpcvc_zoo.training.pixels import Done
+from lpcvc_zoo.training.progress import Say
+from lpcvc_zoo.training.reading import tell
 from lpcvc_zoo.training.recipe import Source
 from lpcvc_zoo.training.sources import read_validation
 from lpcvc_zoo.training.validate import Validation
@@ -87,11 +89,12 @@ def soup(
     device: torch.device | None = None,
     workers: int = 0,
     done: Done | None = None,
+    say: Say | None = None,
 ) -> Soup:
     """Average fine-tuned checkpoints of one model into the file ``out``, judged on ``validation``.
 
     ``uniform``: all of them. ``greedy``: from the best on, each is added if the recall does not fall. Recall
-    is the contract's metric, image to text.
+    is the contract's metric, image to text. ``say`` is told what of the validation set was left out.
 
     TrainingError for fewer than two checkpoints and for a validation set with photos or captions of the
     bundled benchmark. WeightsError where checkpoints are not alike.
@@ -99,7 +102,10 @@ def soup(
     names = [str(path) for path in checkpoints]
     if len(set(names)) < 2 or len(set(names)) != len(names):
         raise TrainingError(f"A soup needs two checkpoints or more, each once; got {', '.join(names)}.")
-    data, _ = guard.guarded(read_validation(Source(path=validation)), "validated on")
+    data = read_validation(Source(path=validation))
+    if say is not None:
+        tell(data.problems, say)
+    data, _ = guard.guarded(data, "validated on", say=say)
     model = build(
         name,
         pretrained=names[0],

@@ -17,7 +17,7 @@ from lpcvc_zoo.errors import ContractError, DatasetError, TrainingError
 from lpcvc_zoo.retrieval import coco
 from lpcvc_zoo.retrieval.datasets import load_dataset
 from lpcvc_zoo.retrieval.files import IMAGE_SUFFIXES, read_json, read_utf8
-from lpcvc_zoo.retrieval.records import RetrievalDataset, text_key
+from lpcvc_zoo.retrieval.records import Problem, RetrievalDataset, text_key
 from lpcvc_zoo.training.recipe import Data, Source
 from lpcvc_zoo.training.shards import Member, expand, read_shard
 
@@ -29,12 +29,13 @@ TRAIN_SPLIT, VALIDATION_SPLIT = "train+restval", "val"
 class TrainingData:
     """Images, a pool of texts, and the texts of each image (none, where it came without).
 
-    No two texts differ only in what CLIP's tokenizer drops.
+    No two texts differ only in what CLIP's tokenizer drops. ``problems``: what was odd in the files.
     """
 
     images: tuple[ImageRef, ...]
     texts: tuple[str, ...]
     positives: tuple[tuple[int, ...], ...]
+    problems: tuple[Problem, ...] = ()
 
     def fingerprint(self) -> str:
         """sha256 (hex) over names and sizes of image files, texts and positives."""
@@ -72,6 +73,7 @@ class _Collector:
     images: dict[ImageRef, set[int]] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
     def text(self, text: str) -> int:
         index = self.keys.setdefault(text_key(text), len(self.texts))
@@ -84,7 +86,7 @@ class _Collector:
 
     def data(self) -> TrainingData:
         positives = tuple(tuple(sorted(texts)) for texts in self.images.values())
-        return TrainingData(tuple(self.images), tuple(self.texts), positives)
+        return TrainingData(tuple(self.images), tuple(self.texts), positives, tuple(self.problems))
 
 
 def read_training(data: Data, hold_out: float) -> tuple[TrainingData, TrainingData | None]:
@@ -95,7 +97,7 @@ def read_training(data: Data, hold_out: float) -> tuple[TrainingData, TrainingDa
     collector = _Collector()
     for source in data.pairs:
         _add_pairs(collector, source, TRAIN_SPLIT)
-    everything = collector.data()
+    everything, problems = collector.data(), collector.problems
     validation: TrainingData | None = None
     if data.validation is not None:
         collector = _Collector()
@@ -103,7 +105,7 @@ def read_training(data: Data, hold_out: float) -> tuple[TrainingData, TrainingDa
         validation = collector.data()
     elif hold_out and everything.images:
         everything, validation = _held_out(everything, hold_out)
-    collector = _Collector()
+    collector = _Collector(problems=problems)
     for image, positives in zip(everything.images, everything.positives, strict=True):
         collector.add(image, [everything.texts[text] for text in positives])
     for source in data.images:
@@ -180,6 +182,7 @@ def _add_pairs(collector: _Collector, source: Source, default_split: str) -> Non
             raise
         for image, positives in zip(dataset.images, dataset.positives, strict=True):
             collector.add(image, [dataset.texts[text] for text in positives])
+        collector.problems += dataset.problems
 
 
 def _held_out(data: TrainingData, share: float) -> tuple[TrainingData, TrainingData]:

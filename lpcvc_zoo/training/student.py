@@ -17,7 +17,7 @@ from lpcvc_zoo.training.batches import Batch
 from lpcvc_zoo.training.layers import Layered, checkpoint_activations
 from lpcvc_zoo.training.losses import Embedded
 from lpcvc_zoo.training.pixels import CachedPixelAdapter
-from lpcvc_zoo.training.recipe import Optimiser, Recipe
+from lpcvc_zoo.training.recipe import CONTRASTIVE, Optimiser, Recipe
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -29,6 +29,12 @@ class Student(nn.Module):
         super().__init__()
         self.recipe, self.model = recipe, model
         self.towers = Towers(model.image_tower, model.text_tower)
+        # 0 in a file stands for none learnt: contrasted at a scale of 1, fine-tuning would stay there
+        contrasts = any(loss.kind in CONTRASTIVE for loss in recipe.losses)
+        self.scale_is_new = contrasts and model.logit_scale.item() == 0
+        if self.scale_is_new:
+            with torch.no_grad():
+                model.logit_scale.copy_(self.towers.logit_scale)  # what towers begin with
         self.towers.logit_scale = model.logit_scale
         self.order = _order_of_axes(self.towers.image)
         self.towers.image.to(memory_format=self.order)

@@ -1,0 +1,133 @@
+"""What a run says of its data before it begins, and what it refuses."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from training_tiny import NAME, drawings
+
+from lpcvc_zoo.errors import DatasetError, TrainingError
+from lpcvc_zoo.retrieval import photos
+from lpcvc_zoo.training import reading
+from lpcvc_zoo.training.defaults import recipe_for
+from lpcvc_zoo.training.progress import RunProgress
+from lpcvc_zoo.training.reading import read_checked
+from lpcvc_zoo.training.recipe import checked
+from lpcvc_zoo.training.sources import TrainingData
+
+pytestmark = pytest.mark.usefixtures("tiny_registered")
+
+
+class Heard(RunProgress):
+    """Everything a run says, in order."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(file=io.StringIO()))
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def at(self, what: str, done: int, total: int, note: str = "") -> None:
+        self.lines.append(f"{what}: {done} of {total}")
+
+
+def read(*, strict: bool = False, **data: object) -> tuple[TrainingData, TrainingData | None, list[str]]:
+    recipe, heard = checked({"model": NAME, "data": data}, "test"), Heard()
+    train, held_out, _ = read_checked(recipe, 32, heard, strict=strict)
+    return train, held_out, heard.lines
+
+
+def test_images_that_are_missing_are_counted_and_named_before_anything_else(tmp_path) -> None:
+    folder = drawings(tmp_path / "boxes", 24)
+    for place in range(12):
+        (folder / f"{place:03}.png").unlink()
+    train, held_out, lines = read(pairs=str(folder), hold_out=0.25)
+    assert held_out is not None
+    assert len(train.images) + len(held_out.images) == 12
+    assert lines[0].startswith("warning: 24 problems: captions.csv, row 2: ")
+    assert "000.png" in lines[0]
+    assert lines[0].endswith("and 19 more")
+    with pytest.raises(DatasetError, match=r"The data has flaws; 24 problems: captions\.csv, row 2"):
+        read(pairs=str(folder), hold_out=0.25, strict=True)
+
+
+def test_the_size_of_the_cache_and_the_progress_of_hashing_are_shown(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(reading, "WORTH_SAYING", 1)
+    _, _, lines = read(pairs=str(drawings(tmp_path / "boxes", 4)), hold_out=0)
+    assert lines[0].startswith("The images' pixels take")
+    assert lines[1:] == [f"hashes of the images trained on: {done} of 4" for done in range(1, 5)]
+
+
+def test_validating_on_what_is_trained_on_is_refused_whatever_the_files_are_called(tmp_path) -> None:
+    folder, other = drawings(tmp_path / "boxes", 8), drawings(tmp_path / "other", 8, seed=1)
+    with pytest.raises(TrainingError, match=r"8 of the 8 images to validate on .*boxes/000\.png"):
+        read(pairs=str(folder), validation=str(folder))
+    shutil.copy(folder / "002.png", other / "003.png")
+    with pytest.raises(TrainingError, match=r"1 of the 8 .*other/003\.png \(trained on as .*boxes/002\.png"):
+        read(pairs=str(folder), validation=str(other))
+
+
+def test_the_few_pictures_that_a_large_collection_holds_twice_are_only_left_out(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(reading, "BY_CHANCE", 0.2)
+    folder, other = drawings(tmp_path / "boxes", 8), drawings(tmp_path / "other", 8, seed=1)
+    shutil.copy(folder / "002.png", other / "003.png")
+    _, held_out, lines = read(pairs=str(folder), validation=str(other))
+    assert held_out is not None
+    assert {image.name for image in held_out.images} == {f"{place:03}.png" for place in (0, 1, 2, 4, 5, 6, 7)}
+    assert lines[-1].startswith("1 of the 8 images to validate on are trained on as well and are left out")
+
+
+def test_captions_of_the_benchmark_that_are_left_out_are_counted(tmp_path) -> None:
+    folder = drawings(tmp_path / "boxes", 4)
+    with (folder / "captions.csv").open("a") as file:
+        file.write(f'000.png,"{photos.load().texts[0]}"\n')
+    _, _, lines = read(pairs=str(folder), hold_out=0)
+    assert lines[-1].endswith("captions of the bundled benchmark must never be trained on: 1")
+
+
+def coco_tree(root: Path, parts: Sequence[str]) -> str:
+    for part in parts:
+        names = sorted(path.name for path in drawings(root / part, 4).glob("*.png"))
+        (root / "annotations").mkdir(exist_ok=True)
+        document = {
+            "images": [{"id": place, "file_name": name} for place, name in enumerate(names)],
+            "annotations": [{"image_id": place, "caption": name} for place, name in enumerate(names)],
+        }
+        (root / "annotations" / f"captions_{part}.json").write_text(json.dumps(document))
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("parts", "taken"),
+    [
+        (("train2014", "val2014", "train2017", "val2017"), ("train2017", "val2017")),
+        (("train2014", "val2014", "train2017"), ("train2014", "val2014")),
+        (("train2014", "train2017"), ("train2017",)),
+        (("train2017", "val2014"), ("train2017",)),
+        (("train2017", "val2017"), ("train2017", "val2017")),
+    ],
+)
+def test_cocos_newest_pair_of_one_year_is_taken_and_named(tmp_path, parts, taken) -> None:
+    """train2017 holds most pictures of val2014."""
+    said: list[str] = []
+    root = coco_tree(tmp_path / "coco", parts)
+    made = recipe_for(
+        NAME, root, pretrained=None, contract="lpcvc2026", validation=None, say=said.append
+    ).data
+    files = [*made.pairs, *filter(None, [made.validation])]
+    assert tuple(Path(file.path).stem.removeprefix("captions_") for file in files) == taken
+    names = " and ".join(f"captions_{part}.json" for part in taken)
+    assert said == (
+        []
+        if parts == taken
+        else [f"{root}/annotations has several years, which share pictures; taken: {names}."]
+    )
