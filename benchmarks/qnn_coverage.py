@@ -3,11 +3,12 @@
     python benchmarks/qnn_coverage.py                                  all models, the cheapest first
     python benchmarks/qnn_coverage.py --models mobileclip_s1 --precision float --device "XR2 Gen 2"
 
-One line of qnn_coverage.csv for each compilation; run again, it goes on where it was (take out the lines of a
-model whose export has changed), and qnn_page.py shows them. A line has what the compiler says
-(``yes``, or ``no`` in its own words), its static estimate (never a time), the worst cosine to torch of
-``--samples`` photos or captions as the NPU's arithmetic is emulated, what lint finds in the export, and the
-start of the tower's sha256, which is empty in lines older than this column.
+One line of qnn_coverage.csv for each compilation; run again, it goes on where it was, and qnn_page.py shows
+the last line of each. With ``--check`` it also exports what is done already, and compiles again what is
+another file since; a line without a hash can't be compared, and has to be taken out to be made again. A
+line has what the compiler says (``yes``, or ``no`` in its own words), its static estimate (never a time),
+the worst cosine to torch of ``--samples`` photos or captions as the NPU's arithmetic is emulated, what lint
+finds in the export, and the start of the tower's sha256, which is empty in lines older than this column.
 Weights are untrained. An entry that needs a checkpoint to be built is left out but where one is given:
 ``--models tinyclip_auto_vit_22m_32_text_10m --pretrained laion400m --out auto.csv``.
 Needs ``lpcvc-zoo[qnn]``.
@@ -38,13 +39,20 @@ FACTS = ("compiles", "nodes", "binary MB", "DRAM MB", "VTCM MB", "cosine", "samp
 
 
 def rows_of(
-    name: str, contract: str, given: argparse.Namespace, done: set[tuple[str, ...]], console: Console
+    name: str, contract: str, given: argparse.Namespace, done: dict[tuple[str, ...], str], console: Console
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one model under one contract that are not done yet."""
+    """The rows of one model under one contract that are not done yet, or no more of today's export.
+
+    ``done``: the start of the sha256 that each row has, empty where it has none.
+    """
+
+    def left(key: tuple[str, ...]) -> bool:
+        return key not in done or bool(given.check and done[key])
+
     wanted = [
         (precision, device)
         for precision, device in product(given.precision, given.device)
-        if any((name, contract, precision, device, tower) not in done for tower in TOWERS)
+        if any(left((name, contract, precision, device, tower)) for tower in TOWERS)
     ]
     if not wanted:
         return
@@ -59,7 +67,7 @@ def rows_of(
         target = QnnTarget(device)
         for tower in TOWERS:
             row = dict(zip(KEY, (name, contract, precision, device, tower), strict=True))
-            if tuple(row.values()) in done:
+            if not left(key := tuple(row.values())):
                 continue
             try:
                 artifact = cached_export(
@@ -69,10 +77,12 @@ def rows_of(
                     contract=contract,
                     pretrained=given.pretrained,
                 )
+                export = artifact.manifest.tower(tower).sha256[:16]
+                if done.get(key) == export:
+                    continue
                 found = measured(target, artifact, tower, inputs[tower], embeddings[tower])
-                sha256 = artifact.manifest.tower(tower).sha256
                 yield row | found | {
-                    "samples": given.samples, "lint": linted(artifact, tower), "export": sha256[:16]
+                    "samples": given.samples, "lint": linted(artifact, tower), "export": export
                 }  # fmt: skip
             except ZooError as error:  # not exported, or not emulated: that says nothing of the compiler
                 console.print(f"{' | '.join(row.values())} is left to the next run: {error}", soft_wrap=True)
@@ -96,18 +106,19 @@ def main() -> None:
     parser.add_argument("--device", nargs="+", default=DEVICES)
     parser.add_argument("--pretrained", default=False, metavar="WEIGHTS", help="a tag or file")
     parser.add_argument("--samples", type=int, default=1, help="emulated, seconds each; 0 for none")
+    parser.add_argument("--check", action="store_true", help="make lines again whose export has changed")
     parser.add_argument("--out", type=Path, default=RECORD)
     given = parser.parse_args()
     if given.pretrained and given.out == RECORD:
         parser.error("--pretrained needs an --out of its own: the record is of untrained weights")
     console = Console()
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    done: set[tuple[str, ...]] = set()
+    done: dict[tuple[str, ...], str] = {}
     columns: Sequence[str] = (*KEY, *FACTS)
     if given.out.is_file():
         with given.out.open(newline="", encoding="utf-8") as file:
             rows = csv.DictReader(file)
-            done = {tuple(row[column] for column in KEY) for row in rows}
+            done = {tuple(row[column] for column in KEY): row.get("export") or "" for row in rows}
             columns = rows.fieldnames or columns  # of a file made before a column was added
     with given.out.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")

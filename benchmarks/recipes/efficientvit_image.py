@@ -90,13 +90,19 @@ def main() -> None:
     parser.add_argument(
         "--held-out", type=Path, default=Path("pictures/held_out"), help="photos to look at only"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="cuda", help="cpu where there is no GPU and days to spend")
     parser.add_argument("--threads", type=int, help="of a CPU; by default as many as torch takes")
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
     document = tomllib.loads(given.recipe.read_text(encoding="utf-8"))["training"]
     recipe = Training.model_validate(document)
+    if given.device == "cuda" and not torch.cuda.is_available():
+        pictures = recipe.batch_size * sum(part.steps for part in recipe.parts)
+        parser.error(
+            f"{given.recipe} learns from {pictures:,} pictures on a GPU, and torch sees none. "
+            "efficientvit_m0_cpu.toml is sized for a CPU; --device cpu runs this one on it all the same."
+        )
     train(recipe, given.out, given.ingredients, given.held_out, torch.device(given.device))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ from lpcvc_zoo.exporting.precision import FLOAT
 from lpcvc_zoo.registry import get_entry
 from lpcvc_zoo.targets.base import Target
 
+log = logging.getLogger(__name__)
 AIMET = "aimet"  # the precision that encodings made by AIMET ask for
 
 
@@ -30,6 +32,7 @@ def artifact_cells(
     cells: list[Cell] = []
     for artifact in artifacts:
         manifest = artifact.manifest
+        warn_of_ignored_encodings(artifact, targets)
         weights = manifest.weights.partition("@")[0]
         scored = manifest.towers == TOWERS and (evaluate_untrained or weights != UNTRAINED)
         cells += [
@@ -58,10 +61,27 @@ def _precision(manifest: Manifest, target: Target) -> str | None:
     return AIMET if _encoded(manifest, target) else manifest.precision
 
 
+def warn_of_ignored_encodings(artifact: Artifact, targets: Iterable[Target]) -> None:
+    """Log, once a file, which targets run a tower as floats that AIMET's encodings say how to quantise."""
+    deaf = sorted({target.name for target in targets if not _takes_encodings(target)})
+    for tower in artifact.manifest.towers if deaf else ():
+        if kept := artifact.manifest.tower(tower).encodings:
+            log.warning(
+                "%s is ignored by %s: the %s tower runs there as the floats that its file holds. Expected "
+                "QDQ ONNX, or a target that quantises by encodings, such as aihub.",
+                artifact.folder / kept.file, " and ".join(deaf), tower,
+            )  # fmt: skip
+
+
 def _encoded(manifest: Manifest, target: Target) -> bool:
     """Whether the target quantises by encodings beside the towers; one that doesn't runs them as floats."""
     has_encodings = any(manifest.tower(tower).encodings for tower in manifest.towers)
-    return has_encodings and getattr(target, "takes_encodings", False)
+    return has_encodings and _takes_encodings(target)
+
+
+def _takes_encodings(target: Target) -> bool:
+    takes: bool = getattr(target, "takes_encodings", False)
+    return takes
 
 
 def _entry(manifest: Manifest) -> Entry:

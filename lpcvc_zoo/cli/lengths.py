@@ -36,12 +36,18 @@ def find(name: str, options: registry.BuildOptions, data: RetrievalDataset) -> L
 
 
 def print_choice(choice: TextLengthChoice) -> None:
+    from lpcvc_zoo.retrieval.lengths import suits_npu
+
     shown = table(">text length", f">{choice.metric}", "")
     for length, recall in choice.recall.items():
         shown.add_row(str(length), f"{recall:.3f}", "chosen" if length == choice.text_length else "")
     out.print(shown)
+    longest = choice.longest_text
+    rounded = longest < choice.text_length == suits_npu(longest)
     why = (
-        f"no text has more than {choice.longest_text} tokens, and the tower is causal: the same embeddings"
+        f"no text has more than {longest} tokens"
+        + (", rounded up to what suits an NPU (lint's rule narrow-product)" if rounded else "")
+        + ", and the tower is causal: the same embeddings"
         if choice.exact
         else "the shortest at which no recall is lower than at full length"
     )

@@ -38,7 +38,7 @@ from lpcvc_zoo.cli.shared import (
 from lpcvc_zoo.contract import CONTRACTS, TOWERS, get_contract
 from lpcvc_zoo.errors import ZooError
 from lpcvc_zoo.exporting.precision import FLOAT, canonical
-from lpcvc_zoo.exporting.rewrites import NONE
+from lpcvc_zoo.exporting.rewrites import NONE, REWRITES
 from lpcvc_zoo.retrieval import photos
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def export(
     with out.status(f"exporting {name}"):
         made = export_model(model, folder, rewrites=rewrites, fused=fuse)
     manifest = (made.record(choice) if choice else made).manifest
+    _warn_of_other_models(manifest, folder)
     if as_json:
         print_json(manifest.model_dump(mode="json"))
         return
@@ -144,6 +145,7 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model's towers on a target: latency, load, memory; or what its compiler says they move."""
+    from lpcvc_zoo.bench.artifacts import warn_of_ignored_encodings
     from lpcvc_zoo.bench.locks import quiet_machine
     from lpcvc_zoo.targets import get_target
     from lpcvc_zoo.targets.base import rewrites_for
@@ -152,6 +154,7 @@ def profile(
     where = get_target(target, threads=threads, operators=operators or None, **more)
     options = options_of(pretrained, contract, image_size, text_length, text_depth)
     artifact = artifact_of(name, options, rewrites_for(where, exported), exported, pool)
+    warn_of_ignored_encodings(artifact, [where])
     towers = artifact.manifest.towers
     with out.status(f"measuring {name}"), quiet_machine() if where.exclusive else nullcontext():
         _submit(where, artifact, measured=True)
@@ -223,6 +226,7 @@ def evaluate(
         what = registry.build(name, **options)
         weights, own = what.weights, what.contract
     else:
+        from lpcvc_zoo.bench.artifacts import warn_of_ignored_encodings
         from lpcvc_zoo.targets import get_target
         from lpcvc_zoo.targets.base import rewrites_for
 
@@ -230,6 +234,7 @@ def evaluate(
         more, exported, pool = _where(target, device, runtime, precision, calibration)
         where = get_target(target, **more)
         artifact = artifact_of(name, options, rewrites_for(where, exported), exported, pool)
+        warn_of_ignored_encodings(artifact, [where])
         artifact = artifact.record(found.choice) if found else artifact
         weights, own = artifact.manifest.weights, get_contract(artifact.manifest.contract)
         files = {tower: artifact.path(tower) for tower in TOWERS}  # half a pair ends here
@@ -351,6 +356,16 @@ def _in_folder(name: str, options: registry.BuildOptions) -> Artifact | None:
         shown = ", ".join(f"--{option.replace('_', '-')}" for option in given)
         raise ZooError(f"{name} is made already, under contract {own}: expected no {shown}.")
     return artifact
+
+
+def _warn_of_other_models(manifest: Manifest, folder: Path) -> None:
+    """Say what a rewrite costs that no bound holds: it is exported whatever its embeddings became."""
+    for tower in TOWERS:
+        for effect in manifest.tower(tower).effects:
+            if effect.places and REWRITES[effect.rewrite].min_cosine is None:
+                said = f"{effect.rewrite} makes another model of the {tower} tower: worst cosine to before"
+                score = f"Judge it by recall: lpcvc-zoo evaluate {folder}"
+                print(f"warning: {said} {number(effect.min_cosine, 4)}. {score}", file=sys.stderr)
 
 
 def _print_effects(manifest: Manifest) -> None:

@@ -59,6 +59,9 @@ def quantize(
     text_depth: TextDepth = None,
     rewrites: Rewrites = "npu",
     calibration: Calibration = photos.CALIBRATION,
+    dataset: Annotated[
+        str, typer.Option(metavar="NAME|PATH", help="What trained towers are scored on, before and after.")
+    ] = photos.HELD_OUT,
     samples: Annotated[int, typer.Option(min=1, help="Photos and captions of it to calibrate on.")] = 32,
     seed: Annotated[int, typer.Option(help="Draws them.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Keep a tower that collapses.")] = False,
@@ -76,7 +79,7 @@ def quantize(
     from lpcvc_zoo.retrieval.datasets import load_dataset
 
     find_engine(engine)
-    scored = load_dataset(photos.HELD_OUT)
+    scored = load_dataset(dataset)
     check_apart(calibrating(calibration), scored)
     how: dict[str, Any] = {"samples": samples, "seed": seed, "pool": pool(calibration), "engine": engine}
     suffix = "" if engine == ENGINES[0] else f"-{engine}"
@@ -102,7 +105,7 @@ def quantize(
         print_json({**made.manifest.model_dump(mode="json"), "recall": shown})
         return
     _print(made.manifest)
-    _print_recalls(recalls, len(scored.images))
+    _print_recalls(recalls, scored)
     out.print(f"in {folder}", style="dim", soft_wrap=True)
 
 
@@ -122,7 +125,7 @@ def _recalls(whole: Artifact, quantized: Artifact, scored: RetrievalDataset) -> 
     return found
 
 
-def _print_recalls(recalls: Mapping[str, Recall], photos_scored: int) -> None:
+def _print_recalls(recalls: Mapping[str, Recall], scored: RetrievalDataset) -> None:
     if not recalls:
         out.print("Untrained weights: their recall is chance, so only cosines are told.", style="dim")
         return
@@ -133,7 +136,8 @@ def _print_recalls(recalls: Mapping[str, Recall], photos_scored: int) -> None:
         shown.add_row(precision, number(recall.value, 3), interval, number(recall.chance, 3))
     out.print()
     out.print(shown)
-    out.print(f"image to text, on the {photos_scored} bundled photos that calibrate nothing", style="dim")
+    said = f"image to text, on {scored.name}: {len(scored.images)} images, none of which calibrates"
+    out.print(said, style="dim", soft_wrap=True)
 
 
 def _print(manifest: Manifest) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from lpcvc_zoo import registry
 from lpcvc_zoo.contract import CONTRACTS
+from lpcvc_zoo.exporting.rewrites import REWRITES
 
 out = Console()
 
@@ -41,7 +42,11 @@ TextDepth = Annotated[
     int | None, typer.Option(help="Keep this many of the text transformer's layers, from the first on.")
 ]
 Rewrites = Annotated[
-    str, typer.Option("--rewrites", help="none, npu (for Snapdragon), or names with commas between.")
+    str,
+    typer.Option(
+        "--rewrites",
+        help=f"none, npu (for Snapdragon), or names with commas between: {', '.join(REWRITES)}.",
+    ),
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of the target; its own choice by default.")]
 Device = Annotated[

@@ -18,6 +18,7 @@ from lpcvc_zoo.contract import Contract, Tower
 from lpcvc_zoo.data import PHOTOS, calibration_pool, sample_captions, sample_photos
 from lpcvc_zoo.exporting.artifact import Calibration, Parity
 from lpcvc_zoo.exporting.engines import Engine, Prepared
+from lpcvc_zoo.exporting.lint.graph import Graph
 from lpcvc_zoo.exporting.parity import agreement, run_onnx
 
 CHECKED: dict[Tower, int] = {"image": 12, "text": 24}  # how many embeddings are compared
@@ -26,6 +27,8 @@ _LAYER = re.compile(r"^(.*?\d+(?:\.(?:blocks|layers)\.\d+)?)")
 # Always float: the host's pixels and ids made the tower's own, rows looked up in the token embedding (a
 # quantised one the NPU reads as a whole, for every text), and the division to unit length at the end.
 _ADAPTER, _LOOKUP, _END = "adapter", "(lookup)", "(end)"
+WITH_LOGITS = "Softmax with its logits"
+_OF_LOGITS = {"Softmax", "Add", "Sub", "Mul", "Div"}  # what scales, shifts and masks them
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Quantizable:
     """A float tower, prepared by ONNX Runtime's steps for QNN, in an engine that has measured its ranges.
 
     ``layers``: names of nodes by the layer of the network that they belong to, as torch named it.
-    ``operators``: the same nodes by their type.
+    ``operators``: the same nodes by their type, and softmaxes once more ``WITH_LOGITS``.
     """
 
     def __init__(
@@ -82,6 +85,8 @@ class Quantizable:
         for node in graph.node:
             if node.name not in fixed:
                 self.operators.setdefault(node.op_type, []).append(node.name)
+        if found := [name for name in softmaxes_with_logits(model) if name not in fixed]:
+            self.operators[WITH_LOGITS] = found
         # Layers are chosen by what calibrates: what judges the outcome has no say in it.
         self.chosen_by = _Check(path, samples[: CHECKED[tower]])
         self.judged_by = _Check(path, held_out_inputs(contract, tower))
@@ -162,6 +167,23 @@ def own_numbers(model: onnx.ModelProto) -> int:
                 takers[name, node.op_type] -= 1
                 places += 1
     return places
+
+
+def softmaxes_with_logits(model: onnx.ModelProto) -> list[str]:
+    """Names of every Softmax and of the nodes before it, back to the product that its logits are.
+
+    Left in float alone, a Softmax still takes logits of 8 bits: they are written by what is quantised.
+    """
+    graph = Graph(model)
+    found: dict[str, None] = {}
+    for softmax in graph.nodes("Softmax"):
+        before = [softmax]
+        while len(before) == 1:
+            (node,) = before
+            found[node.name] = None
+            taken = [name for name in node.input if name in graph.runtime and node.op_type in _OF_LOGITS]
+            before = [graph.producer[name] for name in taken if name in graph.producer]
+    return list(found)
 
 
 def layers_of(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:

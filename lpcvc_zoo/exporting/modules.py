@@ -98,6 +98,11 @@ class AveragePooled(nn.Module):
 
 
 def cls_to_average(encoder: nn.Module) -> int:
+    """Average pooling instead of the class token: another function, which nothing holds to the old one.
+
+    Only a checkpoint that was trained so keeps its recall. The graph is still held to the rewritten model in
+    torch, and the manifest has the worst cosine to the embeddings before.
+    """
     from open_clip.transformer import VisionTransformer
 
     return replace(

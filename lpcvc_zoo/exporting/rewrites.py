@@ -2,7 +2,8 @@
 
 Some rewrite torch modules before the export, the others the exported graph. What the zoo's models do anyway
 is no rewrite: folded branches and BatchNorm (``build(fuse=True)``), pooling at the end-of-text token without
-ArgMax and Gather, static masks, int32 ids, the cut text tower (``build(text_length=..., text_depth=...)``).
+ArgMax and Gather, static masks, int32 ids, the cut text tower (``build(text_length=..., text_depth=...)``),
+a GELU's five nodes in the order that compilers know.
 The manifest has the effect of folding, cutting and pooling beside those of rewrites (see ``prepared``).
 """
 
