@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -23,13 +25,16 @@ from lpcvc_zoo.cli.shared import (
     print_json,
 )
 from lpcvc_zoo.contract import CONTRACTS, get_contract
-from lpcvc_zoo.errors import ZooError
+from lpcvc_zoo.errors import TargetError, ZooError
 
 if TYPE_CHECKING:
-    from lpcvc_zoo.exporting.lint import Report
+    from lpcvc_zoo.exporting.lint import Finding, Report
+    from lpcvc_zoo.targets.qnn.build import Verdict
+    from lpcvc_zoo.targets.qnn.target import QnnTarget
 
 SHOWN_NODES = 6
 STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
+REFUSED = "refused-by-compiler"
 
 
 def lint(
@@ -59,8 +64,16 @@ def lint(
     activations: Annotated[
         bool, typer.Option("--activations", help="Also run photos and captions: does fp16 hold every value?")
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Also ask Qualcomm's offline compiler, for this device: XR2 Gen 2, ..."),
+    ] = None,
     fail_on: Annotated[
-        str, typer.Option(help="Exit with 1 where this level or worse is found: error, warning, info, never.")
+        str,
+        typer.Option(
+            help="Exit with 1 where this level or worse is found, or a rule could not look: "
+            "error, warning, info, never."
+        ),
     ] = "error",
     as_json: AsJson = False,
 ) -> None:
@@ -69,16 +82,32 @@ def lint(
     if fail_on not in levels:
         raise typer.BadParameter(f"--fail-on: expected one of {', '.join(levels)}, got {fail_on!r}.")
     options = options_of(pretrained, contract, image_size, text_length, text_depth)
-    reports = _reports(what, contract, options, rewrites, plain_pixels, activations)
+    target = None
+    if device is not None:
+        from lpcvc_zoo.targets.qnn.target import QnnTarget
+
+        target = QnnTarget(device)
+    looks = {
+        "plain_pixels": plain_pixels,
+        "activations": activations,
+        "htp_arch": target.chip.htp_arch if target else None,
+    }
+    reports = _reports(what, contract, options, rewrites, looks)
+    if target is not None:
+        reports = [_compiled(report, target) for report in reports]
     if as_json:
         print_json([report.model_dump(mode="json") for report in reports])
     else:
         for report in reports:
             _print(report)
-    for problem in sorted({problem for report in reports for problem in report.problems}):
-        print(f"A rule could not be used: {problem}", file=sys.stderr)
-    failed = fail_on != "never" and any(report.reaches(_level(fail_on)) for report in reports)
-    raise typer.Exit(int(failed))
+    problems = sorted({problem for report in reports for problem in report.problems})
+    for problem in problems:
+        print(f"Not all was looked at: {problem}", file=sys.stderr)
+    if fail_on == "never":
+        raise typer.Exit
+    if problems:
+        print("Exit status 1 for that; --fail-on never lets it pass.", file=sys.stderr)
+    raise typer.Exit(int(bool(problems) or any(report.reaches(_level(fail_on)) for report in reports)))
 
 
 def _reports(
@@ -86,8 +115,7 @@ def _reports(
     contract: str | None,
     options: registry.BuildOptions,
     rewrites: str,
-    plain_pixels: bool,
-    activations: bool,
+    looks: dict[str, Any],
 ) -> list[Report]:
     from lpcvc_zoo.exporting.artifact import load_artifact
     from lpcvc_zoo.exporting.lint import lint as look
@@ -96,7 +124,7 @@ def _reports(
     path = Path(what)
     if path.is_file():
         resolved = get_contract(contract) if contract else None
-        return [look(path, contract=resolved, plain_pixels=plain_pixels, activations=activations)]
+        return [look(path, contract=resolved, **looks)]
     if path.is_dir():
         artifact = load_artifact(path)
     elif path.suffix == ".onnx":
@@ -107,10 +135,54 @@ def _reports(
         registry.get_entry(what)
         with out.status(f"exporting {what}"):
             artifact = cached_export(what, rewrites=rewrites, **options)
-    return [
-        lint_tower(artifact, tower, plain_pixels=plain_pixels, activations=activations)
-        for tower in artifact.manifest.towers
+    return [lint_tower(artifact, tower, **looks) for tower in artifact.manifest.towers]
+
+
+def _compiled(report: Report, target: QnnTarget) -> Report:
+    """A report with what the compiler says of the file: first, because it is the last word."""
+    asked = {"device": target.device}
+    try:
+        with out.status(f"compiling {report.file} for {target.device}"):
+            verdict = target.check(Path(report.file))
+    except TargetError as died:  # a crash or no answer: the rules' findings stand all the same
+        return report.model_copy(update=asked | {"problems": (*report.problems, str(died))})
+    findings = (*_refusals(verdict), *report.findings)
+    return report.model_copy(update=asked | {"findings": findings, "compiles": verdict.error is None})
+
+
+def _refusals(verdict: Verdict) -> Iterator[Finding]:
+    """A finding for each refused node, with the words that name it; one for the file where none is."""
+    from lpcvc_zoo.exporting.lint import Finding
+
+    if verdict.error is None:
+        return
+    refused = verdict.refused
+    unclaimed = [words for words in verdict.words if not any(_about(node.name, words) for node in refused)]
+    said: list[tuple[str, tuple[str, ...], str]] = [
+        (f"{node.type} is refused for {verdict.device}", (node.name or node.type,), node.name)
+        for node in refused
     ]
+    for message, nodes, name in said or [
+        (f"can't be compiled for {verdict.device}: {verdict.error}", (), "")
+    ]:
+        own = [about for words in verdict.words if (about := _about(name, words))] or unclaimed
+        yield Finding(
+            rule=REFUSED,
+            level="error",
+            message=f"{message}: {' | '.join(own)}" if own else message,
+            nodes=nodes,
+            why="Qualcomm's compiler does not take it for the NPU: it would run on the CPU with a copy each "
+            "way, and where nothing may, as in a context binary, the whole file is refused.",
+            cure="See what else is found there. Begin with the first: a node is also refused for the type "
+            "or the dynamic shape of what a node before it makes.",
+        )
+
+
+def _about(name: str, words: str) -> str | None:
+    """The compiler's words where they name a node, without the other nodes that they list."""
+    if not name or not re.search(rf"(?<![\w/.]){re.escape(name)}(?![\w/])(?!\.\w)", words):
+        return None
+    return re.sub(rf"\{{ name: (?!{re.escape(name)},)[^}}]*\}},?", "", words)
 
 
 def _print(report: Report) -> None:
@@ -118,6 +190,9 @@ def _print(report: Report) -> None:
     known += [report.contract] if report.contract else []
     title = f" ({', '.join(known)})" if known else ""
     out.print(f"[bold]{escape(report.file)}[/bold]{title}", highlight=False, soft_wrap=True)
+    if report.device is not None:
+        answer = {True: "takes it whole", False: "refuses it", None: "gave no answer"}[report.compiles]
+        out.print(f"  the compiler for {report.device} {answer}", highlight=False, soft_wrap=True)
     for finding in report.findings:
         style = STYLES[finding.level]
         out.print(

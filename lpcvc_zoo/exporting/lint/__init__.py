@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from lpcvc_zoo.contract import Contract, Tower, get_contract
 from lpcvc_zoo.errors import ExportError, RegistryError
 from lpcvc_zoo.exporting.artifact import Artifact
-from lpcvc_zoo.exporting.lint import boundary, operators, pixels, structure, values
+from lpcvc_zoo.exporting.lint import boundary, operators, packed, pixels, structure, values
 from lpcvc_zoo.exporting.lint.graph import load_graph
 from lpcvc_zoo.exporting.lint.rule import LEVELS, Hit, Level, Rule, Subject
 from lpcvc_zoo.plugins import distribution, points
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 GROUP = "lpcvc_zoo.lint_rules"
-_ROOMS = (boundary, pixels, operators, values, structure)
+_ROOMS = (boundary, pixels, operators, packed, values, structure)
 RULES: tuple[Rule, ...] = tuple(rule for room in _ROOMS for rule in room.RULES)
 
 
@@ -54,7 +54,11 @@ class Finding(BaseModel):
 
 
 class Report(BaseModel):
-    """All findings in one file, errors first. ``problems``: rules that could not be used."""
+    """All findings in one file, errors first. ``problems``: what was not looked at, and why.
+
+    ``device``: whose compiler was asked as well; ``compiles``: whether it takes the file whole, None where it
+    gave no answer.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,6 +68,8 @@ class Report(BaseModel):
     activations: bool
     findings: tuple[Finding, ...]
     problems: tuple[str, ...] = ()
+    device: str | None = None
+    compiles: bool | None = None
 
     def count(self, level: Level) -> int:
         return sum(finding.level == level for finding in self.findings)
@@ -80,13 +86,15 @@ def lint(
     tower: Tower | None = None,
     plain_pixels: bool = False,
     activations: bool = False,
+    htp_arch: int | None = None,
     rules: Sequence[Rule] | None = None,
 ) -> Report:
     """Look for hazards in an ONNX file.
 
     ``contract`` and ``tower`` are guessed from the input where not given. ``plain_pixels``: the model wants
     its pixels as the host gives them. ``activations`` also runs real photos or captions through ONNX Runtime
-    and looks at every value's size. ``rules`` stands in for the built-in and the plugins' ones.
+    and looks at every value's size. ``htp_arch``: the architecture of the NPU that it is for, such as 69;
+    hazards of others are left out. ``rules`` stands in for the built-in and the plugins' ones.
 
     ExportError for a file that is no ONNX model, or activations of one that no known contract can feed.
     """
@@ -112,6 +120,7 @@ def lint(
         tower=tower,
         plain_pixels=plain_pixels,
         peaks=measured,
+        htp_arch=htp_arch,
     )
     findings: list[Finding] = []
     for rule in rules:
@@ -119,6 +128,8 @@ def lint(
             findings += _findings(rule, subject)
         except Exception as error:  # a plugin's rule may raise anything; ours meet strangers' graphs
             problems.append(f"rule {rule.name}: {type(error).__name__}: {error}")
+    if graph.problem:
+        problems.append(f"{path}: {graph.problem}")
     return Report(
         file=str(path),
         tower=tower,
@@ -130,7 +141,12 @@ def lint(
 
 
 def lint_tower(
-    artifact: Artifact, tower: Tower, *, plain_pixels: bool = False, activations: bool = False
+    artifact: Artifact,
+    tower: Tower,
+    *,
+    plain_pixels: bool = False,
+    activations: bool = False,
+    htp_arch: int | None = None,
 ) -> Report:
     """Look for hazards in a tower of an export or of an adopted model, whose manifest says what it is.
 
@@ -146,6 +162,7 @@ def lint_tower(
         tower=tower,
         plain_pixels=plain_pixels or plain,
         activations=activations,
+        htp_arch=htp_arch,
     )
 
 

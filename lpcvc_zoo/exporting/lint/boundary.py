@@ -8,10 +8,12 @@ import numpy as np
 import onnx
 
 from lpcvc_zoo.contract import CONTRACTS, Contract, Tower
-from lpcvc_zoo.exporting.lint.graph import Graph, dimensions
+from lpcvc_zoo.exporting.lint.graph import Graph, dimensions, label
 from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
 
 MOST_BYTES = 2**31 - 1
+# Operators whose first input decides how large their output is; for others, integers after it may.
+_SIZED_BY_FIRST = {"ConstantOfShape", "If", "Loop", "NonMaxSuppression", "NonZero", "Range", "Unique"}
 
 
 def guess_tower(graph: Graph) -> Tower | None:
@@ -38,6 +40,31 @@ def dynamic(subject: Subject) -> Iterator[Hit]:
         shape = dimensions(value)
         if not value.type.tensor_type.HasField("shape") or any(not isinstance(dim, int) for dim in shape):
             yield Hit(f"{value.name} has the shape {['?' if dim is None else dim for dim in shape]}")
+    if nodes := tuple(label(node) for node in subject.graph.nodes() if _turns_dynamic(subject.graph, node)):
+        yield Hit("sizes are computed at run time", nodes)
+
+
+def _turns_dynamic(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a node makes a value of dynamic shape of static ones, by what only running tells.
+
+    A size that shape inference does not know, but a compiler that folds constants does, is not dynamic.
+    """
+    if any(_is_dynamic(graph, name) for name in node.input):
+        return False
+    if not any(_is_dynamic(graph, name) for name in node.output):
+        return False
+    sizing = list(node.input)
+    if node.op_type not in _SIZED_BY_FIRST:
+        sizing = [
+            name
+            for name in node.input[1:]
+            if (dtype := graph.dtype(name)) is not None and dtype.kind in "iub"
+        ]
+    return any(name in graph.runtime and graph.constant(name) is None for name in sizing)
+
+
+def _is_dynamic(graph: Graph, name: str) -> bool:
+    return any(not isinstance(size, int) for size in graph.shape(name) or ())
 
 
 def wide_boundary(subject: Subject) -> Iterator[Hit]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from math import gcd
 
 import numpy as np
 import onnx
 
-from lpcvc_zoo.exporting.lint.graph import Graph, attribute, label
+from lpcvc_zoo.exporting.lint.graph import CONTRIBUTED, Dim, Graph, attribute, label
 from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
 
 # What ONNX Runtime's QNN provider 2.7 has a translation for (its op_builder_factory.cc and release notes),
@@ -27,7 +28,7 @@ SUPPORTED = frozenset(
     """.split()
 )
 DOMAINS = {"", "ai.onnx"}
-CONTRIBUTED = {"com.microsoft": {"Gelu", "FusedMatMul", "QuantizeLinear", "DequantizeLinear"}}
+SUPPORTED_OWN = {CONTRIBUTED: {"Gelu", "FusedMatMul", "QuantizeLinear", "DequantizeLinear"}}
 SEARCHES = ("ArgMax", "ArgMin", "TopK", "CumSum")
 SCATTERED = ("GatherND", "GatherElements", "ScatterND", "ScatterElements")
 PIXEL_MODES = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"}
@@ -40,7 +41,7 @@ def unsupported(subject: Subject) -> Iterator[Hit]:
             continue  # a rule of its own
         if node.domain in DOMAINS and node.op_type in SUPPORTED:
             continue
-        if node.op_type in CONTRIBUTED.get(node.domain, ()):
+        if node.op_type in SUPPORTED_OWN.get(node.domain, ()):
             continue
         kind = node.op_type if node.domain in DOMAINS else f"{node.domain}.{node.op_type}"
         found[kind].append(label(node))
@@ -127,7 +128,8 @@ def where(subject: Subject) -> Iterator[Hit]:
 
 
 def resizes(subject: Subject) -> Iterator[Hit]:
-    for node in subject.graph.nodes("Resize"):
+    graph = subject.graph
+    for node in graph.nodes("Resize"):
         mode, place = (
             attribute(node, "mode", "nearest"),
             attribute(node, "coordinate_transformation_mode", "half_pixel"),
@@ -139,21 +141,34 @@ def resizes(subject: Subject) -> Iterator[Hit]:
             )
         elif place not in PIXEL_MODES:
             yield Hit(f"Resize with pixel positions {place!r}", (label(node),))
-        elif any(name in subject.graph.runtime for name in node.input[1:]):
+        elif any(graph.constant(name) is None for name in node.input[1:] if name in graph.runtime):
             yield Hit("Resize to a size that is computed at run time", (label(node),), "error")
+        elif mode == "nearest" and (why := _rounds_otherwise(graph, node, place)):
+            yield Hit(f"Resize (nearest) with pixel positions {place!r} {why}", (label(node),))
+    if nodes := tuple(label(node) for node in graph.nodes("Upsample")):
+        yield Hit("Upsample, which ONNX has no more since opset 10", nodes)
 
 
-def picked_slices(subject: Subject) -> Iterator[Hit]:
-    graph = subject.graph
-    nodes = []
-    for node in graph.nodes("Gather"):
-        index, shape = graph.constant(node.input[1]), graph.shape(node.input[0])
-        if node.input[0] not in graph.runtime or index is None or index.ndim or shape is None:
-            continue
-        if shape[attribute(node, "axis", 0)] == 3 and len(shape) >= 4:
-            nodes.append(label(node))
-    if nodes:
-        yield Hit("queries, keys and values are picked out of one packed tensor", tuple(nodes))
+def _rounds_otherwise(graph: Graph, node: onnx.NodeProto, place: str) -> str | None:
+    """How the NPU was seen to round where a nearest Resize asks for something else; None where it agrees."""
+    asked = attribute(node, "nearest_mode", "round_prefer_floor")
+    if place == "asymmetric":
+        return None if asked == "floor" else f"is refused, or rounded down: nearest_mode is {asked!r}"
+    if asked in ("floor", "ceil"):
+        return f"is rounded to the nearest: nearest_mode is {asked!r}"
+    sizes = zip(graph.shape(node.input[0]) or (), graph.shape(node.output[0]) or (), strict=False)
+    if asked == "round_prefer_floor" and any(_meets_halves(place, *pair) for pair in sizes):
+        return "meets halves, which are rounded up: nearest_mode is 'round_prefer_floor'"
+    return None
+
+
+def _meets_halves(place: str, before: Dim, after: Dim) -> bool:
+    """Whether a pixel of the output lies just between two of the input, along one axis."""
+    if not (isinstance(before, int) and isinstance(after, int)) or before == after:
+        return False
+    if place == "align_corners":
+        return after > 1 and (after - 1) // gcd(before - 1, after - 1) % 2 == 0
+    return place == "half_pixel" and before // gcd(before, after) % 2 == 0
 
 
 RULES = (
@@ -196,15 +211,10 @@ RULES = (
     ),
     Rule(
         "resize", "warning",
-        "The NPU resizes with nearest or plain bilinear at four pixel conventions. Anything else is "
-        "refused or, worse, silently sampled another way than in training.",
-        "Resize by two products with constant matrices, as the zoo's in-graph preprocessing does.",
+        "The NPU resizes with nearest or plain bilinear at four pixel conventions, and nearest rounds in one "
+        "way at each. Anything else is refused or, worse, silently sampled another way than in training.",
+        "Resize by two products with constant matrices, as the zoo's in-graph preprocessing does. For "
+        "nearest: 'asymmetric' with 'floor', which is torch's, or 'half_pixel' with 'round_prefer_ceil'.",
         resizes,
-    ),
-    Rule(
-        "packed-qkv", "info",
-        "Splitting one packed product takes a 5-D transpose and three Gathers: memory traffic for nothing.",
-        "Export with the rewrite split_attention, which has three projections and 4-D products.",
-        picked_slices,
     ),
 )  # fmt: skip

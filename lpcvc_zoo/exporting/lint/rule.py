@@ -21,6 +21,7 @@ class Subject:
     ``contract`` and ``tower`` are None where nobody said them and the inputs don't tell.
     ``plain_pixels``: this model wants its pixels as the host gives them, so no normalisation is missing.
     ``peaks``: the largest magnitude that each value had on real photos or captions, None where not measured.
+    ``htp_arch``: the architecture of the NPU that the file is for, 69 for HTP v69; None for any.
     """
 
     graph: Graph
@@ -29,6 +30,7 @@ class Subject:
     tower: Tower | None = None
     plain_pixels: bool = False
     peaks: Mapping[str, float] | None = None
+    htp_arch: int | None = None
 
 
 @dataclass(frozen=True)

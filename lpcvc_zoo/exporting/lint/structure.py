@@ -9,7 +9,7 @@ from math import isqrt
 import onnx
 
 from lpcvc_zoo.exporting.lint.graph import Graph, attribute, label
-from lpcvc_zoo.exporting.lint.operators import picked_slices
+from lpcvc_zoo.exporting.lint.packed import packed
 from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
 
 MOST_AXES = 5
@@ -66,7 +66,7 @@ def tokens(subject: Subject) -> Iterator[Hit]:
         shape = graph.shape(node.output[0]) or ()
         if len(shape) >= 3 and isinstance(shape[-1], int) and shape[-1] == shape[-2] and _is_odd(shape[-1]):
             found[shape[-1]].append(label(node))
-    if found and any(picked_slices(subject)):
+    if found and any(packed(subject)):
         for count, nodes in found.items():
             yield Hit(f"attention over {count} tokens, whose projection is packed", tuple(nodes))
 

@@ -13,27 +13,25 @@ from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
 FP16_MAX = 65504.0
 FP16_TINY = 2.0**-25  # what is smaller rounds to 0 in fp16
 _SHAPE_OPERATORS = {"Shape", "Size"}
+NARROW_WRONG_ON = 69  # HTP
 # Where the compiler for HTP v69 was seen to get products of 16 bits right: by rows, in steps; by columns.
 MANY_ROWS, FEWEST_ROWS, ROW_STEP, MOST_COLUMNS = 32, 8, 4, 32
 
 
 def infinite(subject: Subject) -> Iterator[Hit]:
     for name, value in _float_constants(subject.graph):
-        bad = int(np.size(value) - np.isfinite(value).sum())
-        if bad:
-            kind = "NaN" if np.isnan(value).any() else "infinite"
-            yield Hit(f"constant {name} holds {bad} {kind} values", _takers(subject.graph, name))
+        bad, unknown = int(np.size(value) - np.isfinite(value).sum()), bool(np.isnan(value).any())
+        takers = _takers(subject.graph, name, bounds=unknown)
+        if bad and takers:
+            yield Hit(f"constant {name} holds {bad} {'NaN' if unknown else 'infinite'} values", takers)
 
 
 def beyond_fp16(subject: Subject) -> Iterator[Hit]:
     for name, value in _float_constants(subject.graph):
-        takers = [node for node in subject.graph.consumers[name] if node.op_type != "Clip"]  # a mere bound
+        takers = _takers(subject.graph, name)
         finite = np.abs(value[np.isfinite(value)])
         if takers and finite.size and finite.max() > FP16_MAX:
-            yield Hit(
-                f"constant {name} reaches {finite.max():.3g}; fp16 ends at 65504",
-                tuple(label(node) for node in takers),
-            )
+            yield Hit(f"constant {name} reaches {finite.max():.3g}; fp16 ends at 65504", takers)
 
 
 def vanishing(subject: Subject) -> Iterator[Hit]:
@@ -41,9 +39,7 @@ def vanishing(subject: Subject) -> Iterator[Hit]:
     for name, value in _float_constants(graph):
         if value.size != 1 or not 0 < abs(value.item()) < FP16_TINY:
             continue
-        takers = tuple(
-            label(node) for node in graph.consumers[name] if node.op_type in ("Add", "Max", "Clip")
-        )
+        takers = tuple(label(node) for node in graph.takers(name) if node.op_type in ("Add", "Max", "Clip"))
         if takers:
             yield Hit(f"constant {name} = {value.item():.3g} is 0 in fp16", takers)
 
@@ -87,8 +83,9 @@ def _float_constants(graph: Graph) -> Iterator[tuple[str, np.ndarray]]:
             yield name, value
 
 
-def _takers(graph: Graph, name: str) -> tuple[str, ...]:
-    return tuple(label(node) for node in graph.consumers[name])
+def _takers(graph: Graph, name: str, bounds: bool = False) -> tuple[str, ...]:
+    """The nodes that compute with a constant; with ``bounds`` also a Clip, which a far bound does no harm."""
+    return tuple(label(node) for node in graph.takers(name) if bounds or node.op_type != "Clip")
 
 
 def clipped_padding(subject: Subject) -> Iterator[Hit]:
@@ -118,6 +115,8 @@ def _range(graph: Graph, name: str) -> tuple[float, float, float] | None:
 
 def narrow_product(subject: Subject) -> Iterator[Hit]:
     graph = subject.graph
+    if subject.htp_arch is not None and subject.htp_arch > NARROW_WRONG_ON:
+        return
     nodes = []
     for node in graph.nodes("MatMul"):
         left, right = (graph.producer.get(name) for name in node.input)
