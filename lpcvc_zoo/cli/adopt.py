@@ -72,7 +72,7 @@ def adopt(
         style="dim", highlight=False,
     )  # fmt: skip
     if encodings["image"] or encodings["text"]:
-        out.print("AI Hub quantises by the encodings; ONNX Runtime and the offline target run floats.", style="dim")
+        out.print("AI Hub quantises by the encodings; ONNX Runtime and qnn run floats.", style="dim")
     if "image" in manifest.towers:
         out.print(
             "Pixels arrive as the contract gives them: scale, mean and std must be inside the graph, and "

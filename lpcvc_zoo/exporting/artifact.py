@@ -115,8 +115,10 @@ class TowerFile(_File):
 
 
 class TextLengthChoice(_Record):
-    """Why the text sequence was cut to ``text_length`` tokens: the shortest length tried that lost nothing there;
-    of a causal tower the longest text's own, rounded up to a multiple of 4 (at least 8).
+    """Why the text sequence was cut to ``text_length`` tokens.
+
+    It is the shortest length tried that lost nothing there; of a causal tower the longest text's own, rounded
+    up to a multiple of 4 (at least 8).
 
     ``longest_text``: tokens of the dataset's longest text, start and end included. ``exact``: the tower is
     causal and no text is longer, so every embedding is the same; otherwise no recall was lower than at full
