@@ -11,25 +11,15 @@ import onnx
 import onnxruntime
 import pytest
 from bad_models import CORPUS, FLOAT, constants, floats, model, node, quantised_product
+from qnn_compiler import needs_compiler
 
 from lpcvc_zoo.cli import main
 from lpcvc_zoo.cli.lint import REFUSED
-from lpcvc_zoo.errors import TargetError, ZooError
+from lpcvc_zoo.errors import TargetError
 from lpcvc_zoo.exporting.lint import lint
 from lpcvc_zoo.files import CACHE_VARIABLE
 from lpcvc_zoo.targets.qnn import target as qnn_target
-from lpcvc_zoo.targets.qnn.target import QnnTarget, installed_versions
-
-
-def _unusable() -> str | None:
-    try:
-        installed_versions()
-    except ZooError as error:
-        return str(error)
-    return None
-
-
-needs_compiler = pytest.mark.skipif(_unusable() is not None, reason=str(_unusable()))
+from lpcvc_zoo.targets.qnn.target import QnnTarget
 
 
 def _lint(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:

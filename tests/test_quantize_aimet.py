@@ -17,12 +17,13 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from qnn_compiler import needs_compiler
 from strangers import Outlier, image_tower, strangers_model
 from torch import nn
 
 from lpcvc_zoo.cli import main
 from lpcvc_zoo.contract import TOWERS, get_contract
-from lpcvc_zoo.errors import ExportError, MissingExtraError, UnknownNameError, ZooError
+from lpcvc_zoo.errors import ExportError, MissingExtraError, UnknownNameError
 from lpcvc_zoo.exporting import aimet, cache
 from lpcvc_zoo.exporting import quantize as room
 from lpcvc_zoo.exporting.aimet import make_weights_unsigned, nodes_by_value
@@ -31,20 +32,12 @@ from lpcvc_zoo.exporting.calibrate import held_out_inputs
 from lpcvc_zoo.exporting.onnx import export
 from lpcvc_zoo.exporting.parity import run_onnx
 from lpcvc_zoo.exporting.quantize import explain, quantize
-from lpcvc_zoo.targets.qnn.target import QnnTarget, installed_versions
+from lpcvc_zoo.targets.qnn.target import QnnTarget
 
 CONTRACT = get_contract("lpcvc2026_sample")
 needs_aimet = pytest.mark.skipif(
     find_spec("aimet_onnx") is None, reason="AIMET is not installed: pip install 'lpcvc-zoo[aimet]'"
 )
-
-
-def _no_compiler() -> str | None:
-    try:
-        installed_versions()
-    except ZooError as error:
-        return str(error)
-    return None
 
 
 class Convolutions(nn.Module):
@@ -252,7 +245,7 @@ def test_the_command_prints_nothing_but_its_own(whole, tmp_path, capsys, monkeyp
         logger.removeHandler(listener)
 
 
-@pytest.mark.skipif(_no_compiler() is not None, reason=str(_no_compiler()))
+@needs_compiler
 def test_the_npus_compiler_takes_it_and_computes_the_same(quantized, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LPCVC_ZOO_CACHE", str(tmp_path))
     target = QnnTarget("XR2 Gen 2")

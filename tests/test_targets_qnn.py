@@ -19,6 +19,7 @@ import torch
 from bad_models import gelu, quantised_padding, quantised_product
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from qnn_compiler import needs_compiler
 from rich.console import Console
 from timm.models.efficientvit_mit import LiteMLA
 from tiny import tiny_model
@@ -29,7 +30,7 @@ from lpcvc_zoo.cli import main
 from lpcvc_zoo.cli.profiles import print_profiles
 from lpcvc_zoo.contract import TOWERS, get_contract
 from lpcvc_zoo.data import sample_captions, sample_photos
-from lpcvc_zoo.errors import MissingExtraError, TargetError, UnknownNameError, ZooError
+from lpcvc_zoo.errors import MissingExtraError, TargetError, UnknownNameError
 from lpcvc_zoo.exporting.cache import cached_export
 from lpcvc_zoo.exporting.modules import linear_attention
 from lpcvc_zoo.exporting.onnx import export_module
@@ -44,20 +45,9 @@ from lpcvc_zoo.targets.qnn import build as qnn_build
 from lpcvc_zoo.targets.qnn import target as qnn_target
 from lpcvc_zoo.targets.qnn.devices import DEVICES, find_device
 from lpcvc_zoo.targets.qnn.schematic import SchematicError, read_traffic
-from lpcvc_zoo.targets.qnn.target import QnnTarget, installed_versions
+from lpcvc_zoo.targets.qnn.target import QnnTarget
 
 RULES, SAMPLE = get_contract("lpcvc2026"), get_contract("lpcvc2026_sample")
-
-
-def _unusable() -> str | None:
-    try:
-        installed_versions()
-    except ZooError as error:
-        return str(error)
-    return None
-
-
-needs_compiler = pytest.mark.skipif(_unusable() is not None, reason=str(_unusable()))
 
 
 @pytest.fixture(autouse=True)
