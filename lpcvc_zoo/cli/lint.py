@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 import typer
 from rich.markup import escape
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 SHOWN_NODES = 6
 STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
 REFUSED = "refused-by-compiler"
+
+
+class Looks(TypedDict):
+    """What is asked of a file, be it the zoo's own or a stranger's."""
+
+    plain_pixels: bool
+    activations: bool
+    htp_arch: int | None
 
 
 def lint(
@@ -87,7 +95,7 @@ def lint(
         from lpcvc_zoo.targets.qnn.target import QnnTarget
 
         target = QnnTarget(device)
-    looks = {
+    looks: Looks = {
         "plain_pixels": plain_pixels,
         "activations": activations,
         "htp_arch": target.chip.htp_arch if target else None,
@@ -115,7 +123,7 @@ def _reports(
     contract: str | None,
     options: registry.BuildOptions,
     rewrites: str,
-    looks: dict[str, Any],
+    looks: Looks,
 ) -> list[Report]:
     from lpcvc_zoo.exporting.artifact import load_artifact
     from lpcvc_zoo.exporting.lint import lint as look
