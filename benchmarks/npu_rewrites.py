@@ -16,6 +16,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -51,7 +52,7 @@ def measured(
         ).item()
         for array, embedding in zip(inputs, wanted, strict=True)
     ]
-    return found | {"cosine": round(min(cosines), 6) if cosines else None}
+    return found | {"cosine": round(float(np.min(cosines)), 6) if cosines else None}  # a NaN is the worst
 
 
 def samples_of(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from itertools import product
-from math import floor, isfinite
+from math import floor, isfinite, isnan
 from pathlib import Path
 
 from lpcvc_zoo import get_entry, list_models
@@ -23,6 +23,7 @@ KEY = ("model", "contract", "precision", "device", "tower")
 PRECISIONS = ("float", "w8a16")
 DEVICES = ("XR2 Gen 2", "Snapdragon 8 Elite")
 ABSENT = "–"
+NAN = "NaN"
 HEAD = """# Every model through the offline Snapdragon compiler
 
 Made by `python benchmarks/qnn_page.py` from [`benchmarks/qnn_coverage.csv`](../benchmarks/qnn_coverage.csv),
@@ -58,6 +59,11 @@ def _verdict(found: Found, models: Sequence[str]) -> list[str]:
     taken = len(tried) - len(refused)
     lines = [f"Of {len(wanted)} compilations {len(tried)} were tried, {taken} of them taken whole."]
     lines += [f"- Refused: {', '.join(row[name] for name in KEY)}: {row['compiles']}" for row in refused]
+    lines += [
+        f"- Emulated to {NAN}: {', '.join(row[name] for name in KEY)}"
+        for row in tried
+        if _is_nan(row["cosine"])
+    ]
     lines += [_lowest(found, *chosen) for chosen in product(PRECISIONS, DEVICES)]
     found_by_lint = sorted({(row["model"], row["tower"], row["lint"]) for row in tried if row["lint"]})
     lines += [f"- Lint: {model}, {tower} tower: {finding}" for model, tower, finding in found_by_lint]
@@ -66,7 +72,11 @@ def _verdict(found: Found, models: Sequence[str]) -> list[str]:
 
 def _lowest(found: Found, precision: str, device: str) -> str:
     """The tower that agrees least with torch, and of how many; empty where none was emulated."""
-    emulated = [key for key, row in found.items() if key[2:4] == (precision, device) and row["cosine"]]
+    emulated = [
+        key
+        for key, row in found.items()
+        if key[2:4] == (precision, device) and row["cosine"] and not _is_nan(row["cosine"])
+    ]
     if not emulated:
         return ""
     model, contract, *_, tower = lowest = min(emulated, key=lambda key: float(found[key]["cosine"]))
@@ -106,7 +116,13 @@ def _shown(fact: str, value: str) -> str:
         return ABSENT
     if fact == "compiles":
         return "yes" if value == "yes" else "no"
+    if fact == "cosine" and _is_nan(value):
+        return NAN
     return f"{floor(float(value) * 1e5) / 1e5:.5f}" if fact == "cosine" else value  # never rounded up to 1
+
+
+def _is_nan(cosine: str) -> bool:
+    return bool(cosine) and isnan(float(cosine))
 
 
 def main() -> None:

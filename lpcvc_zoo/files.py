@@ -19,7 +19,9 @@ CACHE_VARIABLE = "LPCVC_ZOO_CACHE"
 def cache_dir() -> Path:
     """The folder for exports, locks and downloads: ``$LPCVC_ZOO_CACHE``, else the user's cache folder."""
     chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("lpcvc_zoo"))
+    if chosen:
+        return Path(chosen).absolute()  # child processes have a current folder of their own
+    return Path(platformdirs.user_cache_dir("lpcvc_zoo"))
 
 
 @contextmanager
@@ -62,21 +64,32 @@ def put_folder(made: Path, folder: Path) -> None:
 def folder_written_whole(folder: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``folder``; it takes ``folder``'s place when the block ends well.
 
-    Where another process has made the same folder meanwhile, its stays: contents are named by their hash.
+    What lay there when the block began is damaged or to be made anew, and goes. What another process has
+    put there since stays, with all that has been added to it: contents are named by their hash.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    earlier = _identity(folder)
     try:
         yield temporary
-        settle(temporary, folder)
+        settle(temporary, folder, replacing=earlier is not None and _identity(folder) == earlier)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def settle(temporary: Path, folder: Path) -> None:
-    """Give a finished temporary folder its name; where another process was faster, its folder stays."""
+def _identity(folder: Path) -> int | None:
+    """A number that no other folder on this disk has while this one is there; None where nothing is."""
+    try:
+        return folder.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def settle(temporary: Path, folder: Path, *, replacing: bool = True) -> None:
+    """Give a finished temporary folder its name, ``replacing`` what lies there; else another's stays."""
     temporary.chmod(0o755)  # mkdtemp makes it private
-    shutil.rmtree(folder, ignore_errors=True)
+    if replacing:
+        shutil.rmtree(folder, ignore_errors=True)
     try:
         temporary.rename(folder)
     except OSError:

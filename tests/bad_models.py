@@ -420,6 +420,49 @@ def einsum() -> onnx.ModelProto:
     return floats(node("Einsum", "x w", "y", "product", equation="bi,ij->bj"), w=weights(8, 8))
 
 
+def choice(kind: str) -> onnx.ModelProto:
+    """An If whose condition is a constant, though not its result: one body computes, the other does not."""
+    bodies = {
+        f"{branch}_branch": helper.make_graph(
+            [node(name, "x", branch, f"{branch}_node")],
+            branch,
+            [],
+            [helper.make_tensor_value_info(branch, FLOAT, [1, 8])],
+        )
+        for branch, name in (("then", kind), ("else", "Identity"))
+    }
+    return floats(
+        node("If", "yes", "chosen", "choose", **bodies),
+        node("Einsum", "chosen", "y", "behind", equation="ij->ij"),
+        yes=np.array(True),
+    )
+
+
+def normalised(kind: str, epsilon: float) -> onnx.ModelProto:
+    ones = np.ones(8, np.float32)
+    return floats(
+        node(kind, "x scale shift", "y", "normalise", epsilon=epsilon),
+        shape=(1, 8, 8), scale=ones, shift=ones,
+    )  # fmt: skip
+
+
+def packed_as_computed() -> onnx.ModelProto:
+    """Queries and keys of ``x`` [1, 8, 24] in a shape that is computed of its own, as unfolded exports do.
+
+    ONNX's own shape inference ends at the quotient.
+    """
+    return floats(
+        node("Shape", "x", "s", "read_shape"),
+        node("Div", "s parts", "three", "divide"),
+        node("Concat", "three eight", "target", "join", axis=0),
+        node("Reshape", "x target", "packed", "unpack"),
+        node("Gather", "packed zero", "q", "pick_q", axis=2),
+        node("Gather", "packed one", "k", "pick_k", axis=2),
+        node("Concat", "q k q", "y", "join_again", axis=2),
+        shape=(1, 8, 24), parts=np.array([1, 1, 8]), eight=np.array([8]), zero=np.array(0), one=np.array(1),
+    )  # fmt: skip
+
+
 def overflows() -> onnx.ModelProto:
     """Pixels of -2 to 2 times 200, squared: more than fp16 holds, and only real pixels show it."""
     return pixels(
@@ -470,6 +513,10 @@ CORPUS: dict[str, Planted] = {
     "int64 path": Planted("int64-path", "warning", ("to_int64",), int64_inside),
     "float64": Planted("float64", "error", ("widen",), doubles),
     "einsum": Planted("unsupported-operator", "error", ("product",), einsum),
+    "erf in a body": Planted("erf", "error", ("then_node",), lambda: choice("Erf")),
+    "einsum behind a body": Planted(
+        "unsupported-operator", "error", ("choose", "behind"), lambda: choice("Relu")
+    ),
     "nonzero": Planted(
         "unsupported-operator", "error", ("find",),
         lambda: model(("x", FLOAT, [8]), ("y", INT64, [1, "n"]), [node("NonZero", "x", "y", "find")]),
@@ -498,6 +545,9 @@ CORPUS: dict[str, Planted] = {
     "packed qkv in one split": Planted("packed-qkv", "info", ("cut",), lambda: split_attention(64)),
     "packed qkv in three slices": Planted(
         "packed-qkv", "info", ("cut_q", "cut_k", "cut_v"), lambda: sliced_attention(64)
+    ),
+    "packed qkv of a computed shape": Planted(
+        "packed-qkv", "info", ("pick_q", "pick_k"), packed_as_computed
     ),
     "cubic resize": Planted("resize", "error", ("resize",), lambda: resize(CUBIC)),
     "antialiased resize": Planted(
@@ -532,6 +582,9 @@ CORPUS: dict[str, Planted] = {
     ),
     "tiny epsilon": Planted(
         "fp16-epsilon", "info", ("add_eps",), lambda: floats(node("Add", "x eps", "y", "add_eps"), eps=1e-15)
+    ),
+    "tiny epsilon of an attribute": Planted(
+        "fp16-epsilon", "info", ("normalise",), lambda: normalised("LayerNormalization", 1e-12)
     ),
     "49 tokens": Planted("token-count", "info", ("softmax",), lambda: attention_over(49)),
     "50 tokens": Planted("token-count", "info", ("softmax",), lambda: attention_over(50)),

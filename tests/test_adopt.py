@@ -251,6 +251,12 @@ def test_encodings_stay_beside_the_tower_under_its_new_names(tmp_path: Path, ver
         adopt(file, None, tmp_path / "out", contract=SAMPLE, encodings={"image": given})
 
 
+def test_a_folder_inside_a_file_is_refused(tmp_path: Path) -> None:
+    file = foreign.image_tower(tmp_path / "i.onnx")
+    with pytest.raises(ExportError, match=r"can't be written: expected a folder, but .*i\.onnx is none"):
+        adopt(file, None, file / "x" / "y", contract=SAMPLE)
+
+
 def test_the_manifest_says_adopted_and_what_it_was_made_of(tmp_path: Path) -> None:
     image, text = foreign.image_tower(tmp_path / "i.onnx"), foreign.text_tower(tmp_path / "t.onnx")
     made = adopt(image, text, tmp_path / "My Pair", contract=SAMPLE)

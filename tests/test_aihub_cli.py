@@ -154,7 +154,7 @@ def test_sweep_on_a_device_compares_its_embeddings_with_torch(
 ) -> None:
     """A real model, exported in a worker, and embedded by torch in another."""
     data = str(tiny.two_photos(tmp_path / "photos"))
-    asked = ["sweep", "--models", "efficientvit_m0_text_s", "--contract", aihub_sweep.CONTRACT, "--untrained"]
+    asked = ["sweep", "--models", tiny.CHEAPEST, "--contract", aihub_sweep.CONTRACT, "--untrained"]
     asked += ["--target", "aihub", "--dataset", data, "--evaluate-untrained", "--out", str(tmp_path / "out")]
     asked += ["--jobs", "1"]
     (row,) = from_json(capsys, *asked)

@@ -13,6 +13,7 @@ from tiny import CHEAPEST, two_photos
 import lpcvc_zoo
 from lpcvc_zoo import registry
 from lpcvc_zoo.cli import main
+from lpcvc_zoo.exporting import cache
 
 SMALL = "efficientvit_m0_text_s"
 SAMPLE = ["--contract", "lpcvc2026_sample"]
@@ -113,6 +114,13 @@ def test_debug_shows_the_traceback() -> None:
         (["profile", SMALL, "--target", "onnxruntim"], "Did you mean 'onnxruntime'"),
         (["evaluate", SMALL, "--dataset", "fotos"], "Did you mean 'photos'"),
         (["evaluate", SMALL, "--dataset", "no/such/folder"], "does not exist"),
+        (
+            ["evaluate", SMALL, "--device", "no such", "--runtime", "bogus"],
+            "--device no such, --runtime bogus has no effect without --target",
+        ),
+        (["evaluate", SMALL, "--calibration", "photos"], "has no effect without --precision"),
+        (["profile", SMALL, "--calibration", "photos"], "has no effect without --precision"),
+        (["export", SMALL, "--dataset", "photos_heldout"], "has no effect without --text-length auto"),
         (["list", "--family", "mobilclip"], "Did you mean 'mobileclip'"),
         (["report", "no/such/folder"], "Run a sweep first"),
         (["sweep", "--precision", "flaot"], "Did you mean 'float'"),
@@ -140,6 +148,18 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(capsys, tmp_
     assert status == 1
     assert "can't be made" in err
     assert "1/" not in out
+
+
+@pytest.mark.parametrize("arguments", [["export"], ["quantize"], ["quantize", "--explain"]], ids=" ".join)
+def test_an_out_inside_a_file_is_refused_before_anything_is_exported(
+    capsys, tmp_path, monkeypatch, arguments
+) -> None:
+    monkeypatch.setattr(registry, "build", lambda *_, **__: pytest.fail("it built"))
+    monkeypatch.setattr(cache, "cached_export", lambda *_, **__: pytest.fail("it exported"))
+    (tmp_path / "taken").write_text("a file")
+    status, _, err = command(capsys, *arguments, SMALL, "--out", str(tmp_path / "taken" / "out"))
+    assert status == 1
+    assert f"expected a folder, but {tmp_path / 'taken'} is none" in err
 
 
 def test_version_and_completion_are_there(capsys) -> None:

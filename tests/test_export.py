@@ -15,7 +15,7 @@ from torch import nn
 
 from lpcvc_zoo.contract import CONTRACTS
 from lpcvc_zoo.errors import ExportError
-from lpcvc_zoo.exporting.artifact import MANIFEST, load_artifact
+from lpcvc_zoo.exporting.artifact import MANIFEST, check_folder, load_artifact
 from lpcvc_zoo.exporting.onnx import OPSET, REJECTED, export
 
 
@@ -143,3 +143,18 @@ def test_a_damaged_tower_is_not_loaded(exported, tmp_path) -> None:
     (tmp_path / MANIFEST).write_text("{}")
     with pytest.raises(ExportError, match="not a valid manifest"):
         load_artifact(tmp_path)
+    (tmp_path / MANIFEST).unlink()
+    (tmp_path / MANIFEST).mkdir()
+    with pytest.raises(ExportError, match="not a valid manifest"):
+        load_artifact(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for taken in ("file", "file/x/y", "dangling"):
+        with pytest.raises(ExportError, match="can't be written: expected a folder"):
+            export(tiny_model(), tmp_path / taken)
+    check_folder(tmp_path)
+    check_folder(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()

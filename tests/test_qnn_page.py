@@ -34,3 +34,10 @@ def test_a_refusal_stands_in_the_compilers_own_words(page) -> None:
     assert "1 were tried, 0 of them taken whole." in shown
     assert "one, lpcvc2026, float, XR2 Gen 2, image: no: failed for node x with error code 3110" in shown
     assert "| `one` | no / – |" in shown
+
+
+def test_a_tower_that_emulates_to_nan_is_a_failure_and_not_the_lowest_cosine(page) -> None:
+    shown = page([row(cosine="nan"), row(tower="text", cosine="0.5")], ["one"])
+    assert "- Emulated to NaN: one, lpcvc2026, float, XR2 Gen 2, image\n" in shown
+    assert "| `one` | yes | 12.5 | NaN / 0.50000 |" in shown
+    assert "Lowest cosine of 1 towers emulated in float for XR2 Gen 2: 0.50000" in shown

@@ -201,6 +201,23 @@ def test_a_tower_left_in_float_is_the_very_same_file(whole, tmp_path) -> None:
     assert mixed.manifest.precision == "image=w8a16+text=float"
 
 
+def test_only_a_float_export_is_quantised(whole, tmp_path) -> None:
+    """A second time, a tower would be recorded as float, or measured against what is not."""
+    once = quantize(whole, tmp_path / "once", "image=w8a8", samples=4)
+    for precision in ("text=w8a8", "image=w8a8"):
+        with pytest.raises(ExportError, match=r"quantised already, in image=w8a8\+text=float: expected a fl"):
+            quantize(once, tmp_path / "twice", precision, samples=4)
+        with pytest.raises(ExportError, match="quantised already"):
+            explain(once, precision, samples=4)
+
+
+def test_a_float_export_is_not_quantised_into_its_own_folder(whole, monkeypatch) -> None:
+    monkeypatch.chdir(whole.folder)
+    with pytest.raises(ExportError, match="expected another folder"):
+        quantize(whole, ".", "w8a8", samples=4)
+    assert load_artifact(whole.folder).manifest == whole.manifest
+
+
 def test_a_tower_that_collapses_is_refused_unless_forced(tmp_path) -> None:
     torch.manual_seed(1)
     broken = export(strangers_model(image_tower(Outlier(16), Outlier(16))), tmp_path / "float")
@@ -379,11 +396,17 @@ def test_numbers_that_must_stay_constants_are_shared_with_nobody() -> None:
 def test_the_cache_keeps_precisions_apart_and_quantises_the_float_export(
     whole, tmp_path, monkeypatch
 ) -> None:
+    monkeypatch.setenv("LPCVC_ZOO_CACHE", str(tmp_path))
     keys = {cache.export_key(SMALL, precision=precision) for precision in ("float", "w8a16", "w8a8")}
     assert len(keys) == 3
     assert cache.export_key(SMALL, precision="image=w8a8+text=w8a8") == cache.export_key(
         SMALL, precision="w8a8"
     )
+    shutil.copytree(whole.folder, tmp_path / "exports" / cache.export_key(SMALL))
+    made = cache.cached_export(SMALL, precision="image=w8a8")
+    assert made.folder == tmp_path / "exports" / cache.export_key(SMALL, precision="image=w8a8")
+    assert made.manifest.image.quantized.precision == "w8a8"
+    assert made.path("text").read_bytes() == whole.path("text").read_bytes()
 
 
 @pytest.fixture

@@ -166,6 +166,30 @@ def test_a_run_that_stopped_goes_on_with_new_pictures_and_gives_a_checkpoint_tha
     assert len((folder / "data.txt").read_text().splitlines()) == 3  # things of three kinds are one file here
 
 
+def test_a_finished_run_gives_its_model_again_from_its_state(tmp_path: Path) -> None:
+    import efficientvit_image as recipe
+    from make import read
+
+    shipped = recipe.Training.model_validate(read(RECIPES / "efficientvit_m0_cpu.toml").training)
+
+    def learner(steps: int) -> recipe.Learner:
+        student = torch.nn.Module()
+        student.tower = torch.nn.Linear(2, 2)
+        part = recipe.Part(steps=steps, seed=0)
+        return recipe.Learner(student, torch.nn.Linear(2, 2), shipped, part, torch.device("cpu"), tmp_path)
+
+    first = learner(4)
+    first.taken = 4
+    first.save()
+    (tmp_path / "data.txt").write_text("image 0\n")
+    model = tmp_path / "model.safetensors"
+    saved = load_file(model)
+    model.unlink()
+    learner(4).begin(["image 0"], None)
+    weight = "image.weight"
+    assert load_file(model)[weight].equal(saved[weight])
+
+
 def test_photos_that_are_missing_are_named(tmp_path: Path) -> None:
     from efficientvit_image import opened
 

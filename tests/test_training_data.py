@@ -95,22 +95,6 @@ def test_a_recipe_written_as_json_is_the_same_recipe() -> None:
 # Sources
 
 
-def test_what_is_held_out_is_never_trained_on_and_stays_the_same(folder) -> None:
-    everything, _ = read_training(data_of(pairs=str(folder)), 0)
-    train, held_out = read_training(data_of(pairs=str(folder)), 0.25)
-    assert held_out is not None
-    assert (len(train.images), len(held_out.images)) == (9, 3)
-    assert {*train.images} | {*held_out.images} == {*everything.images}
-    assert not {*train.images} & {*held_out.images}
-    again, _ = read_training(data_of(pairs=str(folder)), 0.25)
-    assert again.fingerprint() == train.fingerprint() != everything.fingerprint()
-
-
-def test_too_few_images_to_hold_any_out_is_said(tmp_path) -> None:
-    with pytest.raises(TrainingError, match="too few to hold out 5%"):
-        read_training(data_of(pairs=str(drawings(tmp_path / "few", 4))), 0.05)
-
-
 def test_karpathy_trains_on_train_and_restval_and_validates_on_val(folder, tmp_path) -> None:
     splits = ["train", "restval", "val", "test"]
     images = [
@@ -120,14 +104,14 @@ def test_karpathy_trains_on_train_and_restval_and_validates_on_val(folder, tmp_p
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps({"images": images}))
     source = {"path": str(path), "images": str(folder)}
-    train, held_out = read_training(data_of(pairs=[source], validation=source), 0)
+    train, held_out = read_training(data_of(pairs=[source], validation=source))
     assert held_out is not None
     assert train.texts == ("text of train", "text of restval")
     assert held_out.texts == ("text of val",)
 
 
 def test_shards_hold_the_same_images_and_texts_as_the_folder(folder, tmp_path) -> None:
-    plain, _ = read_training(data_of(pairs=str(folder)), 0)
+    plain, _ = read_training(data_of(pairs=str(folder)))
     for shard in range(2):
         with tarfile.open(tmp_path / f"boxes-{shard:03}.tar", "w") as archive:
             for place in range(shard, len(plain.images), 2):
@@ -138,14 +122,14 @@ def test_shards_hold_the_same_images_and_texts_as_the_folder(folder, tmp_path) -
                 archive.add(image, f"{place:03}.png")
                 archive.add(tmp_path / "texts", f"{place:03}.{'txt' if shard else 'json'}")
     for pattern in ("boxes-{000..001}.tar", "boxes-*.tar", ""):
-        sharded, _ = read_training(data_of(pairs=str(tmp_path / pattern)), 0)
+        sharded, _ = read_training(data_of(pairs=str(tmp_path / pattern)))
         pixels = {image.name: np.asarray(load_image(image)) for image in sharded.images}
         assert len(pixels) == len(plain.images)
         for image in plain.images:
             np.testing.assert_array_equal(pixels[image.name], np.asarray(load_image(image)))
         assert sorted(sharded.texts) == sorted(plain.texts)
     with pytest.raises(DatasetError, match=r"no shard .*boxes-002.tar"):
-        read_training(data_of(pairs=str(tmp_path / "boxes-{000..002}.tar")), 0)
+        read_training(data_of(pairs=str(tmp_path / "boxes-{000..002}.tar")))
 
 
 def test_a_shard_is_indexed_once_until_it_changes(folder, tmp_path, monkeypatch) -> None:
@@ -155,7 +139,7 @@ def test_a_shard_is_indexed_once_until_it_changes(folder, tmp_path, monkeypatch)
             archive.add(folder / "000.png", "a.png")
             archive.add(tmp_path / "text", "a.txt")
 
-    ask = lambda: read_training(data_of(pairs=str(tmp_path / "one.tar")), 0)[0].texts  # noqa: E731
+    ask = lambda: read_training(data_of(pairs=str(tmp_path / "one.tar")))[0].texts  # noqa: E731
     shard("one text")
     assert ask() == ("one text",)
     with monkeypatch.context() as patch:
@@ -165,6 +149,34 @@ def test_a_shard_is_indexed_once_until_it_changes(folder, tmp_path, monkeypatch)
     assert ask() == ("another text",)
 
 
+def test_samples_of_a_shard_that_lack_an_image_or_a_text_are_told_with_what_they_have(
+    folder, tmp_path
+) -> None:
+    def shard(name: str, **files: str) -> str:
+        with tarfile.open(tmp_path / name, "w") as archive:
+            for place, (stem, text) in enumerate(files.items()):
+                (tmp_path / "text").write_text(text)
+                archive.add(tmp_path / "text", f"{stem}.json" if "{" in text else f"{stem}.txt")
+                if "alone" not in stem:
+                    archive.add(folder / f"{place:03}.png", f"{stem}.png")
+        return str(tmp_path / name)
+
+    source = shard("a.tar", good="a text", alone="a text", untold='{"url": "x", "title": "y"}', silent=" ")
+    for _ in range(2):  # read, then from the cache
+        data, _ = read_training(data_of(pairs=source))
+        assert [image.name for image in data.images] == ["good.png"]
+        imageless, textless = map(str, data.problems)
+        assert imageless.startswith("a.tar: 1 of 4 samples have no image (")
+        assert imageless.endswith("such as that of alone.txt, which has .txt")
+        assert textless.startswith("a.tar: 2 of 4 samples have no text (.txt, or .json with caption, ")
+        assert textless.endswith(
+            "such as that of untold.json, which has .json, .png (.json with the keys url, title)"
+        )
+    bare = shard("b.tar", untold='{"url": "x"}')
+    with pytest.raises(DatasetError, match=r"no image that has a text was found\. 1 problem: b\.tar: 1 of 1"):
+        read_training(data_of(pairs=bare))
+
+
 def test_the_challenges_two_lists_and_a_registered_dataset_are_sources(folder, tmp_path, monkeypatch) -> None:
     for name in ("000.png", "001.png"):
         shutil.copy(folder / name, tmp_path / name)
@@ -172,7 +184,7 @@ def test_the_challenges_two_lists_and_a_registered_dataset_are_sources(folder, t
     (tmp_path / "img_list.csv").write_text("001.png,2;3\n000.png,1;3\n")
     monkeypatch.setitem(datasets.BUILT_IN, "mine", lambda strict: datasets.load_dataset(tmp_path))
     for source in (str(tmp_path), "mine"):
-        read, _ = read_training(data_of(pairs=source), 0)
+        read, _ = read_training(data_of(pairs=source))
         told = {
             image.name: {read.texts[text] for text in own}
             for image, own in zip(read.images, read.positives, strict=True)
@@ -182,9 +194,9 @@ def test_the_challenges_two_lists_and_a_registered_dataset_are_sources(folder, t
 
 def test_texts_and_images_alone_are_sources_for_a_single_tower(folder, tmp_path) -> None:
     (tmp_path / "texts.txt").write_text("one text\n\nanother text\nOne  text\n")
-    texts, _ = read_training(data_of(texts=str(tmp_path / "texts.txt")), 0)
+    texts, _ = read_training(data_of(texts=str(tmp_path / "texts.txt")))
     assert texts.texts == ("one text", "another text")
-    images, _ = read_training(data_of(images=str(folder)), 0)
+    images, _ = read_training(data_of(images=str(folder)))
     assert len(images.images) == 12
     assert set(images.positives) == {()}
 
@@ -218,7 +230,7 @@ def test_a_copy_of_the_benchmark_is_refused_whatever_it_is_called(tmp_path, chan
 
 def test_images_that_did_not_change_are_not_read_again_and_changed_ones_are(tmp_path, monkeypatch) -> None:
     copied = drawings(tmp_path / "mine", 4)
-    data, _ = read_training(data_of(pairs=str(copied)), 0)
+    data, _ = read_training(data_of(pairs=str(copied)))
     _, hashes = guard.guarded(data, "trained on")
     with monkeypatch.context() as patch:
         patch.setattr(guard, "_sha256", lambda image: pytest.fail(f"{image} was read again"))
@@ -229,7 +241,7 @@ def test_images_that_did_not_change_are_not_read_again_and_changed_ones_are(tmp_
 
 
 def test_a_few_captions_met_by_chance_are_left_out(folder) -> None:
-    plain, _ = read_training(data_of(pairs=str(folder)), 0)
+    plain, _ = read_training(data_of(pairs=str(folder)))
     known = photos.load().texts[:2]
     with_known = TrainingData(
         plain.images, (*plain.texts, *known), (*plain.positives[:-1], (len(plain.texts),))
@@ -334,7 +346,7 @@ def test_a_broken_image_is_named(folder, tmp_path) -> None:
 
 
 def made_samples(folder: Path, model, augment: Augment, *, cached=True, siblings=1, negatives=0) -> Samples:
-    data, _ = read_training(data_of(pairs=str(folder)), 0)
+    data, _ = read_training(data_of(pairs=str(folder)))
     pool = text_pool(data.texts, mirror=augment.flip == "swap_words", negatives=negatives)
     size = model.entry.image_size
     pixels = cached_pixels(data.images, model, device=CPU) if cached else None

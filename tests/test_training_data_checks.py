@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,8 @@ class Heard(RunProgress):
 
 def read(*, strict: bool = False, **data: object) -> tuple[TrainingData, TrainingData | None, list[str]]:
     recipe, heard = checked({"model": NAME, "data": data}, "test"), Heard()
-    train, held_out, _ = read_checked(recipe, 32, heard, strict=strict)
-    return train, held_out, heard.lines
+    read = read_checked(recipe, heard, strict=strict)
+    return read.data, read.held_out, heard.lines
 
 
 def test_images_that_are_missing_are_counted_and_named_before_anything_else(tmp_path) -> None:
@@ -63,6 +64,47 @@ def test_the_size_of_the_cache_and_the_progress_of_hashing_are_shown(tmp_path, m
     _, _, lines = read(pairs=str(drawings(tmp_path / "boxes", 4)), hold_out=0)
     assert lines[0].startswith("The images' pixels take")
     assert lines[1:] == [f"hashes of the images trained on: {done} of 4" for done in range(1, 5)]
+
+
+def test_what_is_held_out_is_never_trained_on_and_stays_the_same(tmp_path) -> None:
+    folder = drawings(tmp_path / "boxes", 12)
+    rank = lambda path: sha256(f"{path.name}|{path.stat().st_size}".encode()).digest()  # noqa: E731
+    ranked = sorted(folder.glob("*.png"), key=rank)
+    for _ in range(2):
+        train, held_out, _ = read(pairs=str(folder), hold_out=0.25)
+        assert held_out is not None
+        assert {image.name for image in held_out.images} == {path.name for path in ranked[:3]}
+        assert len({*train.images} | {*held_out.images}) == 12
+
+
+def test_copies_of_a_picture_are_never_on_both_sides(tmp_path) -> None:
+    folder = drawings(tmp_path / "boxes", 24)
+    rows = (folder / "captions.csv").read_text().splitlines()[1:]
+    with (folder / "captions.csv").open("a") as file:
+        for row in rows:
+            shutil.copy(folder / row[:7], folder / f"x{row[:7]}")
+            file.write(f"x{row}\n")
+    train, held_out, _ = read(pairs=str(folder), hold_out=0.25)
+    assert held_out is not None
+    assert (len(train.images), len(held_out.images)) == (36, 12)
+    sides = [
+        {image.read_bytes() for image in part.images if isinstance(image, Path)} for part in (train, held_out)
+    ]
+    assert not sides[0] & sides[1]
+
+
+def test_a_picture_with_more_copies_than_may_be_held_out_is_trained_on(tmp_path) -> None:
+    folder = drawings(tmp_path / "boxes", 12)
+    for place in range(1, 9):
+        shutil.copy(folder / "000.png", folder / f"{place:03}.png")
+    _, held_out, _ = read(pairs=str(folder), hold_out=0.25)
+    assert held_out is not None
+    assert {image.name for image in held_out.images} == {"009.png", "010.png", "011.png"}
+
+
+def test_too_few_images_to_hold_any_out_is_said(tmp_path) -> None:
+    with pytest.raises(TrainingError, match="too few to hold out 5%"):
+        read(pairs=str(drawings(tmp_path / "few", 4)), hold_out=0.05)
 
 
 def test_validating_on_what_is_trained_on_is_refused_whatever_the_files_are_called(tmp_path) -> None:

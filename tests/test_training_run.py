@@ -6,16 +6,20 @@ import csv
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from training_tiny import NAME, NORMED, drawings, registered, start
@@ -311,8 +315,164 @@ def test_a_run_does_not_go_on_with_other_data(data, tmp_path, monkeypatch) -> No
         train(recipe(mine, epochs=1), tmp_path / "run")
     with (mine / "captions.csv").open("a") as file:
         file.write("000.png,one more caption.\n")
-    with pytest.raises(TrainingError, match="data changed"):
+    with pytest.raises(TrainingError, match=r"there changed: the data to train on\."):
         train(recipe(mine, epochs=1), tmp_path / "run")
+
+
+def repainted(path: Path) -> None:
+    """Another picture of the same name and size in bytes."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("boxes/003.bmp", "the data to train on"),
+        ("others/003.bmp", "the data to validate on"),
+        ("start/model.safetensors", "the weights to start from"),
+        ("teacher/model.safetensors", "what the teacher 'model' is"),
+        ("said.npz", "what the teacher 'file' is"),
+    ],
+)
+def test_a_run_goes_on_with_nothing_that_was_replaced_and_keeps_its_notes(
+    made_of_files, tmp_path, monkeypatch, what, said
+) -> None:
+    shutil.copytree(made_of_files, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    chosen = made_of_these()
+    stopping(monkeypatch, after=2)
+    with pytest.raises(ConnectionError):
+        train(chosen, "run", save_steps=1)
+    notes = {name: Path("run", name).read_bytes() for name in ("data.txt", "made_of.json", "state.pt")}
+    before = Path(what).read_bytes()
+    repainted(Path(what))
+    with pytest.raises(TrainingError, match=rf"Since run was begun, there changed: {said}\. Put back"):
+        train(chosen, "run")
+    assert {name: Path("run", name).read_bytes() for name in notes} == notes
+    Path(what).write_bytes(before)
+    with pytest.raises(ConnectionError):  # it goes on
+        train(chosen, "run")
+
+
+@pytest.fixture(scope="module")
+def made_of_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of all kinds that a run can be made of."""
+    root = tmp_path_factory.mktemp("files")
+    for name, count in (("boxes", 16), ("others", 4)):
+        folder = drawings(root / name, count, seed=count)
+        for path in folder.glob("*.png"):
+            Image.open(path).save(path.with_suffix(".bmp"))
+            path.unlink()
+        captions = folder / "captions.csv"
+        captions.write_text(captions.read_text().replace(".png", ".bmp"))
+    for name in ("start", "teacher"):
+        train(recipe(root / "boxes", epochs=1), root / name)
+    names = [f"{place:03}.bmp" for place in range(16)]
+    np.savez(root / "said.npz", image_files=names, image_embeddings=np.eye(16, dtype=np.float32))
+    return root
+
+
+def made_of_these() -> Recipe:
+    alone = {"kind": "feature", "towers": ["image"]}
+    return recipe(
+        Path("boxes"),
+        data={"pairs": "boxes", "validation": "others"},
+        pretrained="start/model.safetensors",
+        losses=[alone | {"teacher": "model"}, alone | {"teacher": "file"}],
+        teachers=[
+            {"name": "model", "model": NAME, "pretrained": "teacher/model.safetensors"},
+            {"name": "file", "embeddings": "said.npz"},
+        ],
+    )
+
+
+def test_a_run_of_an_earlier_version_is_refused(data, tmp_path, monkeypatch) -> None:
+    train(recipe(data, epochs=1), tmp_path / "run")
+    (tmp_path / "run" / "made_of.json").unlink()
+    with pytest.raises(TrainingError, match="a run of an earlier version"):
+        train(recipe(data, epochs=1), tmp_path / "run")
+
+
+@pytest.mark.parametrize("hold_out", [0, 0.25])
+def test_a_finished_run_exports_its_lost_checkpoint_again_to_the_byte(data, tmp_path, hold_out) -> None:
+    chosen, best = (
+        recipe(data, data={"pairs": str(data), "hold_out": hold_out}),
+        tmp_path / "run/model.safetensors",
+    )
+    result = train(chosen, tmp_path / "run")
+    if hold_out and result["best_epoch"] != result["epochs"]:
+        chosen = recipe(data, epochs=result["best_epoch"], data={"pairs": str(data), "hold_out": hold_out})
+        shutil.rmtree(tmp_path / "run")
+        result = train(chosen, tmp_path / "run")
+    content = best.read_bytes()
+    best.unlink()
+    assert train(chosen, tmp_path / "run") == result
+    assert best.read_bytes() == content
+
+
+def test_a_finished_run_is_not_taken_for_one_of_another_recipe_data_or_checkpoint(data, tmp_path) -> None:
+    mine, out = drawings(tmp_path / "mine"), tmp_path / "run"
+    still = recipe(mine, optimiser={"lr": 1e-12, "weight_decay": 0})  # its first epoch stays the best
+    train(still, out)
+    content = (out / "model.safetensors").read_bytes()
+    (out / "model.safetensors").write_bytes(content[:-1] + b"?")
+    with pytest.raises(TrainingError, match=r"not what the finished run left there.*move this one away"):
+        train(still, out)
+    (out / "model.safetensors").unlink()
+    with pytest.raises(TrainingError, match=r"is gone\. It was of epoch 1, .* to train anew"):
+        train(still, out)
+    (out / "model.safetensors").write_bytes(content)
+    (out / "state.pt").unlink()  # to save space
+    with pytest.raises(TrainingError, match="another recipe"):
+        train(recipe(mine, epochs=4), out)
+    repainted(mine / "000.png")
+    with pytest.raises(TrainingError, match="there changed: the data to"):
+        train(still, out)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"save_steps": 0}, "save_steps 0 and workers 0: expected at least 1 step"),
+        ({"workers": -1}, "workers -1: expected .* at least 0 workers"),
+        ({"device": "gpu"}, "The device 'gpu': expected auto, cpu or cuda; torch sees no GPU"),
+        ({"device": "cuda"}, "The device 'cuda': .*torch sees no GPU"),
+    ],
+)
+def test_options_that_can_t_be_are_refused_before_anything_is_read(
+    tmp_path, monkeypatch, options, complaint
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TrainingError, match=complaint):
+        train(recipe(tmp_path / "nowhere"), tmp_path / "run", **options)
+
+
+@pytest.mark.parametrize("out", ["/proc/nowhere/run", "file/run"])
+def test_a_folder_that_can_t_be_made_is_said(data, tmp_path, monkeypatch, out) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(TrainingError, match=rf"{out}/recipe.json can't be written .* name another --out"):
+        train(recipe(data), out)
+
+
+@pytest.mark.parametrize(("limit", "file"), [(100_000, "run/state.pt"), (20_000, "pixels")])
+def test_a_full_disk_ends_a_run_that_can_go_on(data, tmp_path, monkeypatch, limit, file) -> None:
+    import resource
+
+    monkeypatch.setenv("LPCVC_ZOO_CACHE", str(tmp_path / "pixels"))
+    chosen, out = recipe(data, epochs=1, data={"pairs": str(data), "hold_out": 0}), tmp_path / "run"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(
+            TrainingError, match=rf"{file}.* can't be written .*Free some space and run the same"
+        ):
+            train(chosen, out, save_steps=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert train(chosen, out)["epochs"] == 1
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_advice(data, tmp_path) -> None:
@@ -396,11 +556,21 @@ def test_defaults_suit_the_data(data, tmp_path) -> None:
     assert named.optimiser.lr < plain.optimiser.lr  # fine-tuning
 
 
+def test_of_millions_of_images_some_are_held_out_too(data, monkeypatch) -> None:
+    many = SimpleNamespace(images=range(12_000_000))
+    monkeypatch.setattr("lpcvc_zoo.training.defaults.read_training", lambda _: (many, None))
+    made = recipe_for(NAME, str(data), pretrained=None, contract=SAMPLE, validation=None, say=pytest.fail)
+    assert round(made.data.hold_out * len(many.images)) == 500
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         ([NAME], "name a folder of captioned images"),
         (["recipe.toml", "--data", "x"], "change them in the file"),
+        (["recipe.toml", "--contract", "lpcvc2026"], "change them in the file"),
+        (["recipe.toml", "--save-steps", "0"], "--save-steps"),
+        (["recipe.toml", "--workers", "-1"], "--workers"),
         (["tini", "--data", "x"], "Did you mean 'tiny'"),
         (["recipe.toml"], r"recipe.toml can't be read"),
         ([NAME, "--data", "nowhere/"], "does not exist"),

@@ -185,7 +185,7 @@ def test_a_teacher_is_asked_once_and_says_what_the_model_says(data, teacher, mon
         data, losses=[{"kind": "affinity", "teacher": "t"}],
         teachers=[{"name": "t", "model": NAME, "pretrained": str(teacher)}],
     )  # fmt: skip
-    read, _ = read_training(taught.data, 0)
+    read, _ = read_training(taught.data)
     contract = get_contract(SAMPLE)
     ask = lambda: teachers.lessons(taught, contract, read.images, read.texts, device=CPU, workers=0)["t"]  # noqa: E731
     first = ask()
@@ -393,7 +393,7 @@ def test_parts_of_a_batch_ask_a_live_teacher_what_the_whole_batch_asks(data, tea
 
 
 def test_mixed_pictures_are_two_pictures_and_the_same_ones_every_time(data, teacher) -> None:
-    read, _ = read_training(live(data, teacher).data, 0)
+    read, _ = read_training(live(data, teacher).data)
     stored = np.stack([np.full((3, 8, 8), value, np.uint8) for value in range(0, 240, 10)])
 
     def samples(mix: float) -> Samples:

@@ -303,6 +303,8 @@ class Learner:
         self.out.mkdir(parents=True, exist_ok=True)
         write_text(self.out / DATA, "\n".join(dict.fromkeys(seen)) + "\n")
         self.table = Table(self.out / STEPS, self.taken)
+        if self.taken == self.part.steps and not (self.out / BEST).is_file():
+            self.save_towers()  # no step is left to do so
 
     def note(self, values: dict[str, float]) -> None:
         """One line of the run's table, on the screen too."""
@@ -333,7 +335,7 @@ class Learner:
         return terms
 
     def save(self) -> None:
-        """All that the next step needs, and the averaged tower beside the teacher's text tower."""
+        """All that the next step needs, and the towers."""
         state = {
             "taken": self.taken,
             "settings": self.settings,
@@ -343,6 +345,10 @@ class Learner:
         }
         with written_whole(self.out / STATE) as temporary:
             torch.save(state, temporary)
+        self.save_towers()
+
+    def save_towers(self) -> None:
+        """The averaged tower beside the teacher's text tower."""
         towers = Towers(self.averaged.tower, self.text)
         nn.init.zeros_(towers.logit_scale)  # no scale of cosines was learnt
         save_towers(towers, self.out / BEST, {"entry": self.recipe.student})

@@ -5,29 +5,36 @@
 A recipe is a TOML file beside this one. Its ``[[steps]]`` are run in turn, from the repository's root; what
 is done is skipped, and a step that was stopped goes on. ``[training]`` is for the step that trains,
 ``[captions]`` what is other where it trains once more. The last step prints numbers, and ``[[expected]]``
-says what they should be. To make something anew, delete what its step ``makes``. The files that come with
-the package are left as they are.
+says what they should be. The files that come with the package are left as they are.
+
+A step is done anew where its command, its script, the recipe that it reads or a file that an earlier step
+made has changed since; a run's folder is then emptied first. To make something anew all the same, delete what
+its step ``makes``; where that is in a run's folder, the whole folder, for its state would give it back.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
-from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from lpcvc_zoo.entry import Facts
-from lpcvc_zoo.files import write_text
+from lpcvc_zoo.files import sha256_of, write_text
 
 HERE = Path(__file__).parent
-DONE = Path("recipes-data/done.txt")  # the commands that ended well, one a line
+RECORD = Path("recipes-data/made.json")
+RUNS = Path("runs")
 
 
 class Step(Facts):
@@ -36,6 +43,13 @@ class Step(Facts):
 
     run: str
     makes: str = ""
+
+
+class Made(Facts):
+    """Of a file that a step makes: all that decides what it will be, by name, and whether the step ended."""
+
+    inputs: Mapping[str, str]
+    done: bool
 
 
 class Expected(Facts):
@@ -67,18 +81,20 @@ def main() -> None:
 def make(path: Path) -> None:
     """Run what is left of a recipe's steps; SystemExit where one fails or the result is not as expected."""
     recipe = read(path)
-    done = DONE.read_text().splitlines() if DONE.is_file() else []
+    files: dict[str, str] = {}  # what the steps so far have made
     printed = ""
-    for step in dropwhile(lambda step: is_done(step, path, done), recipe.steps):
-        line = shlex.join(command(step, path))
-        print(f"$ {line}", flush=True)
-        printed = run(step, path)
-        if step.makes and not Path(step.makes).exists():
-            raise SystemExit(f"{line} ended well and made no {step.makes}.")
-        if step.makes and line not in done:
-            done.append(line)
-            DONE.parent.mkdir(parents=True, exist_ok=True)
-            write_text(DONE, "\n".join(done) + "\n")
+    for step in recipe.steps:
+        if not step.makes:
+            printed = run(step, path)
+            continue
+        inputs = own_inputs(step, path, recipe) | files
+        if recorded().get(step.makes) != Made(inputs=inputs, done=True) or not Path(step.makes).exists():
+            begin(step, path, inputs)
+            printed = run(step, path)
+            if not Path(step.makes).exists():
+                raise SystemExit(f"{shlex.join(command(step, path))} ended well and made no {step.makes}.")
+            record(step.makes, Made(inputs=inputs, done=True))
+        files[step.makes] = sha256_of(Path(step.makes))
     problems = [problem for expected in recipe.expected if (problem := unlike(expected, printed))]
     if problems:
         raise SystemExit("\n".join(problems))
@@ -89,8 +105,39 @@ def read(path: Path) -> Recipe:
     return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
 
 
-def is_done(step: Step, recipe: Path, done: list[str]) -> bool:
-    return bool(step.makes) and Path(step.makes).exists() and shlex.join(command(step, recipe)) in done
+def own_inputs(step: Step, path: Path, recipe: Recipe) -> dict[str, str]:
+    """What decides what a step makes, but for the files that it finds."""
+    script, *_ = line = command(step, path)
+    inputs = {"command": shlex.join(line), "script": sha256_of(path.parent / script)}
+    if "{recipe}" in step.run:
+        tables = recipe.model_dump_json(include={"training", "captions"})
+        inputs["recipe"] = hashlib.sha256(tables.encode()).hexdigest()
+    return inputs
+
+
+def begin(step: Step, path: Path, inputs: Mapping[str, str]) -> None:
+    """Make way for a step whose inputs are others than last time; one that was only stopped may go on."""
+    before = recorded().get(step.makes)
+    if before is not None and before.inputs != inputs:
+        names = sorted({*before.inputs, *inputs})
+        changed = [name for name in names if before.inputs.get(name) != inputs.get(name)]
+        print(f"{step.makes} is made anew, for there changed: {', '.join(changed)}.", flush=True)
+        Path(step.makes).unlink(missing_ok=True)
+        line = command(step, path)
+        out = Path(line[line.index("--out") + 1]) if "--out" in line else None
+        if out is not None and out.parent == RUNS and out.is_dir():
+            shutil.rmtree(out)  # else training would go on from its state
+    record(step.makes, Made(inputs=inputs, done=False))
+
+
+def recorded() -> dict[str, Made]:
+    """By the file that was made; read each time, for another recipe may be followed beside this one."""
+    return TypeAdapter(dict[str, Made]).validate_json(RECORD.read_bytes()) if RECORD.is_file() else {}
+
+
+def record(name: str, made: Made) -> None:
+    RECORD.parent.mkdir(parents=True, exist_ok=True)
+    write_text(RECORD, TypeAdapter(dict[str, Made]).dump_json(recorded() | {name: made}, indent=1).decode())
 
 
 def command(step: Step, recipe: Path) -> list[str]:
@@ -100,6 +147,7 @@ def command(step: Step, recipe: Path) -> list[str]:
 def run(step: Step, recipe: Path) -> str:
     """What the step printed, which is shown as it comes."""
     script, *options = command(step, recipe)
+    print(f"$ {shlex.join([script, *options])}", flush=True)
     line = [sys.executable, "-u", str(recipe.parent / script), *options]
     lines = []
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:

@@ -15,7 +15,6 @@ from rich.markup import escape
 from lpcvc_zoo import registry
 from lpcvc_zoo.cli.shared import (
     AsJson,
-    ContractName,
     ImageSize,
     Name,
     TextLength,
@@ -24,6 +23,7 @@ from lpcvc_zoo.cli.shared import (
     print_json,
     table,
 )
+from lpcvc_zoo.contract import CONTRACTS, get_contract
 
 _STOPPED = 130  # what a shell expects of a command that Ctrl-C ended
 _NOTHING_YET = "no state was saved yet. To begin anew"
@@ -43,14 +43,22 @@ def train(
         str | None, typer.Option(help="With a MODEL: what to choose by; else part of the data is held out.")
     ] = None,
     pretrained: Weights = None,
-    contract: ContractName = "lpcvc2026",
+    contract: Annotated[
+        str | None,
+        typer.Option(
+            help="With a MODEL: form of the inputs. Default: lpcvc2026.",
+            autocompletion=lambda: list(CONTRACTS),
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Processes that make batches ahead.")] = None,
-    save_steps: Annotated[int, typer.Option(help="Save the state after so many steps at the latest.")] = 500,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that make batches ahead.")] = None,
+    save_steps: Annotated[
+        int, typer.Option(min=1, help="Save the state after so many steps at the latest.")
+    ] = 500,
     strict: Annotated[bool, typer.Option("--strict", help="Any flaw of the data is an error.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +71,7 @@ def train(
     console = Console(stderr=True) if as_json else out
     is_first = os.environ.get("RANK", "0") == "0"
     if what.endswith(".toml"):
-        if data or validation or pretrained or contract != "lpcvc2026":
+        if data or validation or pretrained or contract:
             raise typer.BadParameter(
                 "a recipe names its own data, weights and contract; change them in the file."
             )
@@ -78,8 +86,8 @@ def train(
         from lpcvc_zoo.training.progress import RunProgress
 
         recipe = recipe_for(
-            what, data, pretrained=pretrained, contract=contract, validation=validation,
-            say=RunProgress(console if is_first else None).say,
+            what, data, pretrained=pretrained, contract=contract or "lpcvc2026",
+            validation=validation, say=RunProgress(console if is_first else None).say,
         )  # fmt: skip
     changed: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     document = recipe.model_dump() | {name: value for name, value in changed.items() if value is not None}
@@ -113,14 +121,20 @@ def train(
     if "recall" in result:
         best = f"best epoch {result['best_epoch']}: {result['metric']} {result['recall']:.4f}"
         out.print(best, highlight=False)
-    name, path = recipe.model.partition(".")[0], folder / result["checkpoint"]
-    entry = registry.get_entry(name)
-    score = ["lpcvc-zoo", "evaluate", name, "--pretrained", str(path), "--contract", recipe.contract]
-    # the checkpoint records them, but builds at the entry's own
-    if recipe.image_size not in (None, entry.image_size):
-        score += ["--image-size", str(recipe.image_size)]
-    if recipe.text_length not in (None, entry.text.context_length):
-        score += ["--text-length", str(recipe.text_length)]
+    _say_how_to_score(folder / result["checkpoint"])
+
+
+def _say_how_to_score(path: Path) -> None:
+    """The checkpoint records its sizes, but builds at the entry's own."""
+    from lpcvc_zoo.weights.read import read_facts
+
+    facts = read_facts(path)
+    entry, contract = registry.get_entry(facts["entry"]), get_contract(facts["contract"])
+    score = ["lpcvc-zoo", "evaluate", entry.name, "--pretrained", str(path), "--contract", contract.name]
+    if facts["image_size"] != entry.image_size:
+        score += ["--image-size", str(facts["image_size"])]
+    if facts["text_length"] != min(entry.text.context_length, contract.text.length):
+        score += ["--text-length", str(facts["text_length"])]
     out.print(f"{path}\nScore it: {shlex.join(score)}", highlight=False, soft_wrap=True)
 
 
@@ -142,7 +156,12 @@ def soup(
     method: Annotated[
         str, typer.Option(help="greedy: add each if recall does not fall; or uniform: all.")
     ] = "greedy",
-    contract: ContractName = "lpcvc2026",
+    contract: Annotated[
+        str | None,
+        typer.Option(
+            help="Form of the inputs. Default: the checkpoints' own.", autocompletion=lambda: list(CONTRACTS)
+        ),
+    ] = None,
     image_size: ImageSize = None,
     text_length: TextLength = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -179,4 +198,5 @@ def soup(
         interval = f"{item.recall.low:.4f} to {item.recall.high:.4f}"
         shown.add_row(f"{item.recall.value:.4f}", interval, escape(" + ".join(item.checkpoints) + mark))
     out.print(shown)
-    out.print(f"{path}: {made.metric}", highlight=False, soft_wrap=True)
+    out.print(made.metric, highlight=False, soft_wrap=True)
+    _say_how_to_score(path)

@@ -12,11 +12,10 @@ import typer
 from rich.markup import escape
 
 from lpcvc_zoo import registry
-from lpcvc_zoo.cli.one import options_of
+from lpcvc_zoo.cli.one import artifact_of, options_of
 from lpcvc_zoo.cli.shared import (
     AsJson,
     ImageSize,
-    Rewrites,
     TextDepth,
     TextLength,
     Weights,
@@ -33,6 +32,11 @@ if TYPE_CHECKING:
     from lpcvc_zoo.targets.qnn.target import QnnTarget
 
 SHOWN_NODES = 6
+NPU = "npu"
+RewritesGiven = Annotated[
+    str | None,
+    typer.Option("--rewrites", help=f"As for export; {NPU} by default. Only for a model of the zoo."),
+]
 STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
 REFUSED = "refused-by-compiler"
 
@@ -62,7 +66,7 @@ def lint(
     image_size: ImageSize = None,
     text_length: TextLength = None,
     text_depth: TextDepth = None,
-    rewrites: Rewrites = "npu",
+    rewrites: RewritesGiven = None,
     plain_pixels: Annotated[
         bool,
         typer.Option(
@@ -122,27 +126,24 @@ def _reports(
     what: str,
     contract: str | None,
     options: registry.BuildOptions,
-    rewrites: str,
+    rewrites: str | None,
     looks: Looks,
 ) -> list[Report]:
-    from lpcvc_zoo.exporting.artifact import load_artifact
     from lpcvc_zoo.exporting.lint import lint as look
     from lpcvc_zoo.exporting.lint import lint_tower
 
-    path = Path(what)
-    if path.is_file():
-        resolved = get_contract(contract) if contract else None
-        return [look(path, contract=resolved, **looks)]
-    if path.is_dir():
-        artifact = load_artifact(path)
-    elif path.suffix == ".onnx":
+    path, ours = Path(what), what in registry.list_models()  # the zoo's name wins
+    if path.exists() and not ours:
+        idle: dict[str, object] = {"rewrites": rewrites}
+        if path.is_file():
+            idle |= options  # for a folder, artifact_of holds them against its manifest
+        if given := [f"--{name.replace('_', '-')}" for name in idle if idle[name] and name != "contract"]:
+            raise ZooError(f"{what} is made already: expected no {', '.join(given)}.")
+    if path.is_file() and not ours:
+        return [look(path, contract=get_contract(contract) if contract else None, **looks)]
+    if path.suffix == ".onnx" and not path.exists():
         raise ZooError(f"{path} is missing: expected an ONNX file.")
-    else:
-        from lpcvc_zoo.exporting.cache import cached_export
-
-        registry.get_entry(what)
-        with out.status(f"exporting {what}"):
-            artifact = cached_export(what, rewrites=rewrites, **options)
+    artifact = artifact_of(what, options, rewrites or NPU)
     return [lint_tower(artifact, tower, **looks) for tower in artifact.manifest.towers]
 
 

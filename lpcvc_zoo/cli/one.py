@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from lpcvc_zoo.exporting.calibrate import Pool
     from lpcvc_zoo.targets.base import Target
 
+DEFAULTS = {"calibration": photos.CALIBRATION, "dataset": photos.NAME}
 NameOrFolder = Annotated[
     str,
     typer.Argument(
@@ -87,9 +88,13 @@ def export(
 
     resolve(rewrites)
     auto, tokens = lengths.parsed(text_length)
+    if not auto:
+        _refuse_without("--text-length auto", dataset=dataset)
+    from lpcvc_zoo.exporting.artifact import check_folder
     from lpcvc_zoo.exporting.onnx import export as export_model
 
     folder = folder or Path("exported") / f"{name}-{contract}"
+    check_folder(folder)
     options = options_of(pretrained, contract, image_size, tokens, text_depth)
     options["fuse"] = fuse
     choice = None
@@ -145,6 +150,8 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model's towers on a target: latency, load, memory; or what its compiler says they move."""
+    if precision is None:
+        _refuse_without("--precision", calibration=calibration)
     from lpcvc_zoo.bench.artifacts import warn_of_ignored_encodings
     from lpcvc_zoo.bench.locks import quiet_machine
     from lpcvc_zoo.targets import get_target
@@ -199,6 +206,11 @@ def evaluate(
     artifact = _in_folder(name, options)
     if auto and artifact is not None:
         raise ZooError(f"{name} is made already: expected no --text-length.")
+    in_torch = artifact is None and target is None and precision is None
+    if in_torch:
+        _refuse_without("--target", device=device, runtime=runtime)
+    if precision is None:
+        _refuse_without("--precision", calibration=calibration)
     from lpcvc_zoo.retrieval.calibration import calibrating, check_apart
     from lpcvc_zoo.retrieval.datasets import load_dataset
     from lpcvc_zoo.retrieval.evaluate import BATCH_SIZE, CompiledPair
@@ -212,7 +224,6 @@ def evaluate(
         check_apart(calibrating(calibration), data)
     for problem in data.problems:
         print(f"{problem.level}: {problem}", file=sys.stderr)
-    in_torch = artifact is None and target is None and precision is None
     found = lengths.find(name, options, data) if auto else None
     if found:
         options["text_length"] = found.choice.text_length
@@ -312,6 +323,13 @@ def _where(
         return asked, precision, pool(calibration)
     data = CalibrationData(calibrating(calibration))
     return asked | {"precision": precision, "calibration": data}, FLOAT, None
+
+
+def _refuse_without(needed: str, **given: str | None) -> None:
+    """ZooError for options that would change nothing without another one."""
+    idle = [f"--{option} {value}" for option, value in given.items() if value != DEFAULTS.get(option)]
+    if idle:
+        raise ZooError(f"{', '.join(idle)} has no effect without {needed}: give that too, or leave it out.")
 
 
 def _submit(where: Target, artifact: Artifact, *, measured: bool) -> None:

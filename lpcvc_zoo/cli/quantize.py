@@ -73,6 +73,7 @@ def quantize(
     registry.get_entry(name)
     canonical(precision)
     from lpcvc_zoo.exporting import quantize as room
+    from lpcvc_zoo.exporting.artifact import check_folder
     from lpcvc_zoo.exporting.cache import cached_export
     from lpcvc_zoo.exporting.engines import ENGINES, find_engine
     from lpcvc_zoo.retrieval.calibration import calibrating, check_apart, pool
@@ -84,6 +85,7 @@ def quantize(
     how: dict[str, Any] = {"samples": samples, "seed": seed, "pool": pool(calibration), "engine": engine}
     suffix = "" if engine == ENGINES[0] else f"-{engine}"
     folder = folder or Path("exported") / f"{name}-{canonical(precision)}{suffix}"
+    check_folder(folder)
     options = options_of(pretrained, contract, image_size, text_length, text_depth)
     with out.status(f"exporting {name}"):
         artifact = cached_export(name, rewrites=rewrites, **options)

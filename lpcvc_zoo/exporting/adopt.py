@@ -25,6 +25,7 @@ from lpcvc_zoo.exporting.artifact import (
     Encodings,
     Manifest,
     TowerFile,
+    check_folder,
     load_artifact,
 )
 from lpcvc_zoo.files import put_folder, sha256_of, write_text
@@ -74,6 +75,7 @@ def adopt(
     name = name or re.sub(r"[^a-z0-9_\-]+", "_", out_dir.resolve().name.lower()).strip("_-")
     if not re.fullmatch(NAME_PATTERN, name):
         raise ExportError(f"The name {name!r} won't do: expected lower-case letters, digits, _ and -.")
+    check_folder(out_dir.parent)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}."))
     try:

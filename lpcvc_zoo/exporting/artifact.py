@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -221,8 +222,18 @@ def load_artifact(folder: str | Path) -> Artifact:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ExportError(f"{folder} holds no {MANIFEST}: not a folder made by export or adopt.") from None
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, OSError) as error:
         raise ExportError(f"{folder / MANIFEST} is not a valid manifest: {error}") from None
     artifact = Artifact(folder, manifest)
     artifact.verify()
     return artifact
+
+
+def check_folder(folder: str | Path) -> None:
+    """ExportError unless a folder is there, or can be made there, and be written into; makes nothing."""
+    chosen = Path(folder).absolute()
+    nearest = next(path for path in (chosen, *chosen.parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise ExportError(f"{folder} can't be written: expected a folder, but {nearest} is none.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ExportError(f"{folder} can't be written: {nearest} is not writable. Name another folder.")

@@ -54,9 +54,11 @@ def cached_export(
     if canonical(precision) != FLOAT:
         whole = cached_export(name, rewrites=rewrites, force=force, **options)
         return _made_whole(folder, lambda temporary: quantize(whole, temporary, precision, pool=pool))
-    model = registry.build(name, **options)
     fused = options.get("fuse", True)
-    return _made_whole(folder, lambda temporary: export(model, temporary, rewrites=rewrites, fused=fused))
+    return _made_whole(
+        folder,
+        lambda temporary: export(registry.build(name, **options), temporary, rewrites=rewrites, fused=fused),
+    )
 
 
 def export_key(
@@ -79,12 +81,13 @@ def export_key(
     while isinstance(make, partial):
         make = make.func
     family_file = inspect.getsourcefile(make)
+    image_size = options.get("image_size")
     identity = {
         "entry": entry.model_dump(mode="json"),
         "weights": identity_of(entry, choice),
         "contract": resolved.model_dump(mode="json"),
         "fuse": options.get("fuse", True),
-        "image_size": options.get("image_size") or entry.image_size,
+        "image_size": entry.image_size if image_size is None else image_size,
         "text_length": options.get("text_length"),
         "text_depth": options.get("text_depth"),
         "rewrites": resolve(rewrites),
@@ -140,5 +143,6 @@ def _own_code() -> str:
     """Hash of this package's code that shapes a graph, so that editing it never serves a stale export."""
     package = Path(__file__).parent.parent
     shaping = [package / name for name in ("ingraph.py", "model.py", "fuse.py", "registry.py")]
-    shaping += sorted((package / "backbones").glob("*.py")) + sorted(Path(__file__).parent.glob("*.py"))
+    for room in (package / "backbones", package / "exporting"):
+        shaping += sorted(room.rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in shaping)).hexdigest()

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 from lpcvc_zoo.contract import Contract, Tower
 from lpcvc_zoo.data import sample_captions, sample_photos
 from lpcvc_zoo.errors import ExportError
-from lpcvc_zoo.exporting.artifact import FILES, MANIFEST, Artifact, Effect, Manifest, Parity, TowerFile
+from lpcvc_zoo.exporting.artifact import (
+    FILES,
+    MANIFEST,
+    Artifact,
+    Effect,
+    Manifest,
+    Parity,
+    TowerFile,
+    check_folder,
+)
 from lpcvc_zoo.exporting.parity import agreement, run_onnx, run_torch
 from lpcvc_zoo.exporting.prepared import prepared
 from lpcvc_zoo.exporting.rewrites import NONE, REWRITES, resolve
@@ -63,6 +72,7 @@ def export(
     """
     started = time.monotonic()
     out_dir = Path(out_dir)
+    check_folder(out_dir)
     (out_dir / MANIFEST).unlink(missing_ok=True)  # an interrupted export must not look finished
     contract, entry = model.contract, model.entry
     names = resolve(rewrites)

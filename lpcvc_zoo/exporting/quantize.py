@@ -17,7 +17,15 @@ from pydantic import BaseModel, ConfigDict
 
 from lpcvc_zoo.contract import Contract, Tower, get_contract
 from lpcvc_zoo.errors import ExportError
-from lpcvc_zoo.exporting.artifact import MANIFEST, Artifact, Calibration, Parity, Quantized, TowerFile
+from lpcvc_zoo.exporting.artifact import (
+    MANIFEST,
+    Artifact,
+    Calibration,
+    Parity,
+    Quantized,
+    TowerFile,
+    check_folder,
+)
 from lpcvc_zoo.exporting.calibrate import Pool, Quantizable, bundled_pool, calibration_inputs
 from lpcvc_zoo.exporting.engines import ENGINES, Engine, Prepared, find_engine
 from lpcvc_zoo.exporting.precision import FLOAT, by_tower, canonical
@@ -68,12 +76,16 @@ def quantize(
     bundled calibration part), drawn by ``seed``, give the ranges. Where the mean cosine to float of those
     stays below 0.99, the layers or types of operators that cost most are left in float, a quarter of the
     nodes at most, as long as that helps. ExportError where it stays below 0.9 on bundled photos and captions
-    that neither calibrated nor chose anything, unless ``force``. ``engine``: one of ``ENGINES``;
-    MissingExtraError where it is not installed.
+    that neither calibrated nor chose anything, unless ``force``; where the artifact is quantised already, or
+    lies in ``out_dir`` itself. ``engine``: one of ``ENGINES``; MissingExtraError where it is not installed.
     """
     started = time.monotonic()
     how = _How(find_engine(engine), pool or bundled_pool(), samples, seed)
     out_dir = Path(out_dir)
+    _check_float(artifact)
+    if out_dir.resolve() == artifact.folder.resolve():
+        raise ExportError(f"{out_dir} holds the float towers to quantise: expected another folder.")
+    check_folder(out_dir)
     (out_dir / MANIFEST).unlink(missing_ok=True)
     manifest = artifact.manifest
     contract = get_contract(manifest.contract)
@@ -104,8 +116,9 @@ def explain(
 ) -> list[Cost]:
     """What each layer, and each type of operator, costs when it alone is quantised; the dearest first.
 
-    ExportError where no tower is to be quantised.
+    ExportError where no tower is to be quantised, or where the artifact is quantised already.
     """
+    _check_float(artifact)
     if canonical(precision) == FLOAT:
         raise ExportError(
             f"Nothing is quantised in {FLOAT}: expected w8a16, w8a8, or one of them for a tower."
@@ -118,6 +131,16 @@ def explain(
             with _opened(artifact, tower, contract, chosen, how) as (part, _):
                 found += _costs(part, tower)
     return sorted(found, key=lambda cost: -cost.cost)
+
+
+def _check_float(artifact: Artifact) -> None:
+    """Quantised once more, a tower would be measured against what is not float."""
+    own = artifact.manifest.precision
+    if own != FLOAT:
+        raise ExportError(
+            f"{artifact.folder} is quantised already, in {own}: expected a float export. "
+            "Name both towers' precisions at once: image=w8a16+text=w8a8."
+        )
 
 
 def _tower(

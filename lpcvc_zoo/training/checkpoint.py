@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lpcvc_zoo.errors import TrainingError
 from lpcvc_zoo.files import written_whole
 from lpcvc_zoo.model import DualEncoder, Towers
 from lpcvc_zoo.weights.read import FACTS
+
+
+@contextmanager
+def saved(path: Path) -> Iterator[Path]:
+    """As ``written_whole``; TrainingError where the disk is full or the place can't be written to."""
+    from safetensors import SafetensorError
+
+    try:
+        with written_whole(path) as temporary:
+            yield temporary
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch raises the second for a full disk
+        raise cannot_write(path, error) from None
+
+
+def cannot_write(path: str | Path, error: Exception) -> TrainingError:
+    return TrainingError(
+        f"{path} can't be written ({error}). Free some space and run the same again, or name another --out."
+    )
 
 
 def save_towers(towers: Towers, path: Path, facts: dict[str, Any]) -> None:
@@ -19,7 +40,7 @@ def save_towers(towers: Towers, path: Path, facts: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in towers.state_dict().items()}
-    with written_whole(path) as temporary:
+    with saved(path) as temporary:
         save_file(tensors, temporary, metadata={FACTS: json.dumps(facts, sort_keys=True)})
 
 

@@ -31,16 +31,16 @@ def recipe_for(
     sources = _sources(data, say)
     if validation is not None:
         sources["validation"] = validation
-    everything, held_out = read_training(Data.model_validate({**sources, "hold_out": 0}), 0)
+    everything, held_out = read_training(Data.model_validate(sources))
     count = len(everything.images)
+    if count < 2:
+        raise TrainingError(f"{data} has {count} images to train on: a contrast needs two at the least.")
     if held_out is None:
-        sources["hold_out"] = round(min(MOST_HELD_OUT, VALIDATED / count), 4)
+        sources["hold_out"] = min(MOST_HELD_OUT, VALIDATED / count)
         count -= round(count * sources["hold_out"])
     batch = BATCH
     while batch > 2 and batch * FEWEST_STEPS > count:
         batch //= 2
-    if count < 2:
-        raise TrainingError(f"{data} has {count} images to train on: a contrast needs two at the least.")
     tuned = pretrained is not None or "." in model
     return checked(
         {

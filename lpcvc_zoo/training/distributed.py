@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lpcvc_zoo.errors import TrainingError
+
 PATIENCE = timedelta(hours=4)  # the others wait while one fills a cache or validates
 
 
@@ -97,11 +99,16 @@ def joined(device: torch.device) -> Iterator[Group]:
 
 
 def device_of(choice: str) -> torch.device:
-    """The device for ``"auto"``, ``"cpu"`` or ``"cuda"``: under torchrun, each process's own GPU."""
-    if choice == "auto":
-        choice = "cuda" if torch.cuda.is_available() else "cpu"
-    if choice != "cuda":
-        return torch.device(choice)
+    """The device for ``"auto"``, ``"cpu"`` or ``"cuda"``: under torchrun, each process's own GPU.
+
+    TrainingError for any other choice, and for ``"cuda"`` where torch sees no GPU.
+    """
+    has_gpu = torch.cuda.is_available()
+    if choice not in ("auto", "cpu", "cuda") or (choice == "cuda" and not has_gpu):
+        seen = "a GPU" if has_gpu else "no GPU"
+        raise TrainingError(f"The device {choice!r}: expected auto, cpu or cuda; torch sees {seen}.")
+    if choice == "cpu" or not has_gpu:
+        return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
     return device

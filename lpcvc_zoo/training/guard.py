@@ -38,7 +38,13 @@ def guarded(
     TrainingError if any of the benchmark's photos is there (the same bytes, or the same picture saved
     again in the same size), or so many of its captions that it can't be chance.
     """
-    hashes = _hashes(data.images, use, done)
+    by_image = dict(zip(data.images, image_hashes(data.images, use, done), strict=True))
+    kept = without_captions(data, use, say)
+    return kept, [by_image[image] for image in kept.images]
+
+
+def without_captions(data: TrainingData, use: Use, say: Say | None = None) -> TrainingData:
+    """The data without captions of the bundled benchmark. TrainingError for more than chance gives."""
     known = benchmark_captions()
     found = {index for index, text in enumerate(data.texts) if caption_hash(text) in known}
     if len(found) > BY_CHANCE:
@@ -47,7 +53,7 @@ def guarded(
             f"{data.texts[min(found)]!r}, which must never be {use}. Leave them out."
         )
     if not found:
-        return data, hashes
+        return data
     kept = data.without(found)
     if say is not None:
         lost = len(data.images) - len(kept.images)
@@ -55,11 +61,10 @@ def guarded(
             f"Texts left out, since captions of the bundled benchmark must never be {use}: {len(found)}"
             + (f", and {lost} images that have no other text" if lost else "")
         )
-    by_image = dict(zip(data.images, hashes, strict=True))
-    return kept, [by_image[image] for image in kept.images]
+    return kept
 
 
-def _hashes(images: Sequence[ImageRef], use: Use, done: Done | None) -> list[str]:
+def image_hashes(images: Sequence[ImageRef], use: Use, done: Done | None = None) -> list[str]:
     """sha256 (hex) of each image, none of them the benchmark's; files that did not change are read once."""
 
     def make(part: range) -> Rows:

@@ -62,12 +62,12 @@ class Objective(nn.Module):
 
     def __init__(self, losses: Sequence[Loss], dim: int, teacher_dims: Mapping[str, int]) -> None:
         super().__init__()
-        self.losses = tuple(losses)
+        self.losses, self.names = tuple(losses), term_names(losses)
         self.clip, self.siglip = ClipLoss(), SigLipLoss()
         self.projections = nn.ModuleDict()
         for loss in losses:
             if loss.kind in ("feature", "interactive") and teacher_dims[loss.teacher or ""] != dim:
-                for tower in loss.towers:
+                for tower in loss.needs:
                     self.projections[f"{loss.teacher}:{tower}"] = nn.Linear(
                         dim, teacher_dims[loss.teacher or ""], bias=False
                     )
@@ -80,8 +80,7 @@ class Objective(nn.Module):
         """Every term by name, unweighted, and their weighted sum as ``"loss"``."""
         terms: dict[str, Tensor] = {}
         total = logit_scale.new_zeros(())
-        for loss in self.losses:
-            name = loss.kind if loss.teacher is None else f"{loss.kind}_{loss.teacher}"
+        for name, loss in zip(self.names, self.losses, strict=True):
             terms[name] = self._term(loss, student, teachers, logit_scale.exp())
             total = total + loss.weight * terms[name]
         return {"loss": total, **terms}
@@ -127,6 +126,13 @@ class Objective(nn.Module):
     def _projected(self, loss: Loss, tower: Tower, embedding: Tensor) -> Tensor:
         name = f"{loss.teacher}:{tower}"
         return unit_length(self.projections[name](embedding)) if name in self.projections else embedding
+
+
+def term_names(losses: Sequence[Loss]) -> list[str]:
+    """Each term's own name: a second one of a kind and teacher ends in ".2", which no teacher's name can."""
+    names = [loss.kind if loss.teacher is None else f"{loss.kind}_{loss.teacher}" for loss in losses]
+    counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [f"{name}.{count}" if count > 1 else name for name, count in zip(names, counts, strict=True)]
 
 
 def prefer_own_text(student: Embedded, scale: Tensor) -> Tensor:

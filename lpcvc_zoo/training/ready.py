@@ -1,4 +1,4 @@
-"""A run made ready: its data read and guarded, its caches filled, its student built, its state restored."""
+"""A run made ready: its caches filled, its student built, its state restored."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from lpcvc_zoo.errors import TrainingError
-from lpcvc_zoo.files import write_text
 from lpcvc_zoo.training.augment import Augmenter
 from lpcvc_zoo.training.batches import Samples
 from lpcvc_zoo.training.distributed import Group
-from lpcvc_zoo.training.folder import DATA, RunFolder
+from lpcvc_zoo.training.folder import RunFolder
 from lpcvc_zoo.training.losses import Objective
 from lpcvc_zoo.training.norms import shared_statistics
 from lpcvc_zoo.training.pixels import cached_pixels
 from lpcvc_zoo.training.progress import RunProgress
-from lpcvc_zoo.training.reading import read_checked
+from lpcvc_zoo.training.reading import Material
 from lpcvc_zoo.training.recipe import Recipe
 from lpcvc_zoo.training.sources import TrainingData
 from lpcvc_zoo.training.steps import Stepper
@@ -64,22 +63,17 @@ class Run:
 
 def made_ready(
     recipe: Recipe,
+    material: Material,
     folder: RunFolder,
     device: torch.device,
     workers: int,
     group: Group,
     progress: RunProgress,
-    *,
-    strict: bool,
 ) -> Run:
     student = student_of(recipe)
-    size = student.model.entry.image_size
-    data, held_out, shown = group.from_first(
-        read_checked(recipe, size, progress, strict=strict) if group.is_first else None
-    )
+    data, held_out = material.data, material.held_out
     if group.is_first:
-        folder.begin(recipe)
-        write_text(folder.path / DATA, shown)
+        folder.begin(recipe, material.made_of, material.manifest)
     choices = _choices(recipe, data)
     per_epoch = _steps_per_epoch(recipe, len(choices), group.processes)
     with_images = "image" in recipe.towers
@@ -103,13 +97,13 @@ def made_ready(
     if "text" in recipe.towers:
         ids = tower_ids(pool.texts, model)
     samples = Samples(
-        data, choices, Augmenter(recipe.augment), model.contract, recipe.seed, size,
-        model.preprocessing.interpolation, recipe.data.siblings, pool, pixels,
-        ids, with_images,
+        data, choices, Augmenter(recipe.augment), model.contract, recipe.seed,
+        model.entry.image_size,
+        model.preprocessing.interpolation, recipe.data.siblings, pool, pixels, ids, with_images,
     )  # fmt: skip
     stepper = _stepper(recipe, student, taught, recipe.epochs * per_epoch, group, device)
     run = Run(
-        recipe, folder, stepper, samples, validation or None, per_epoch, data.fingerprint(), group, progress
+        recipe, folder, stepper, samples, validation or None, per_epoch, material.fingerprint, group, progress
     )
     _resume(run)
     if student.scale_is_new and not stepper.taken:
@@ -180,9 +174,5 @@ def _resume(run: Run) -> None:
     state = run.group.from_first(run.folder.state() if run.group.is_first else None)
     if state is None:
         return
-    if state["data"] != run.fingerprint:
-        raise TrainingError(
-            f"The data changed since {run.folder.path} was begun: other images or texts. Name another --out."
-        )
     run.stepper.restore(state["stepper"])
     run.standing = Standing(**state["standing"])

@@ -16,6 +16,7 @@ from lpcvc_zoo.registry import get_entry
 
 CONTRASTIVE = ("clip", "siglip", "negatives")  # without a teacher
 WITHIN = ("feature", "relational")  # of each tower alone; all others need both
+TEMPERED = ("affinity", "interactive", "relational")  # the contrastive ones learn their scale
 MOST_CHANGE = 0.3  # of brightness, contrast and saturation; a test holds colours' names against it
 LossKind = Literal["clip", "siglip", "negatives", "affinity", "interactive", "feature", "relational"]
 
@@ -107,8 +108,9 @@ class Augment(Facts):
 class Loss(Facts):
     """One term of the objective; ``lpcvc_zoo.training.losses`` says what each kind computes.
 
-    ``teacher`` is needed by the kinds of distillation. ``temperature`` divides the cosines that they compare.
-    ``towers``: for ``feature`` and ``relational``, which towers learn.
+    ``teacher`` is needed by the kinds of distillation. ``temperature``, of ``affinity``, ``interactive`` and
+    ``relational``, divides the cosines that they compare. ``towers``: for ``feature`` and ``relational``,
+    which towers learn.
     """
 
     kind: LossKind
@@ -124,6 +126,18 @@ class Loss(Facts):
             raise ValueError(f"the loss {self.kind!r} {problem}")
         if not self.towers:
             raise ValueError("towers= names no tower")
+        return self
+
+    @model_validator(mode="after")
+    def _uses_what_is_set(self) -> Loss:
+        """A default may be written out, as ``model_dump`` does."""
+        default = type(self).model_fields["temperature"].default
+        if self.temperature != default and self.kind not in TEMPERED:
+            raise ValueError(f"the loss {self.kind!r} takes no temperature; {', '.join(TEMPERED)} do")
+        if set(self.towers) != set(TOWERS) and self.kind not in WITHIN:
+            raise ValueError(
+                f"the loss {self.kind!r} is between both towers; towers= is for {' and '.join(WITHIN)}"
+            )
         return self
 
     @property
@@ -148,6 +162,8 @@ class Teacher(Facts):
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Teacher:
+        if "." in self.name:  # of which torch makes no module's name
+            raise ValueError(f"teacher {self.name!r}: a name takes no dot")
         if (self.model is None) == (self.embeddings is None):
             raise ValueError(f"teacher {self.name!r}: name either model= or embeddings=")
         for field in ("pretrained", "live"):
@@ -212,6 +228,9 @@ class Recipe(Facts):
         for loss in self.losses:
             if loss.teacher is not None and loss.teacher not in names:
                 raise ValueError(str(UnknownNameError("teacher", loss.teacher, names)))
+        unused = [name for name in names if all(loss.teacher != name for loss in self.losses)]
+        if unused:
+            raise ValueError(f"no loss learns from {', '.join(unused)}: name it in a loss, or leave it out")
         if not self.losses:
             raise ValueError("losses= is empty")
         if self.needs_pairs and not self.data.pairs:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
 
-from lpcvc_zoo.files import sha256_of
+from lpcvc_zoo.errors import TrainingError
+from lpcvc_zoo.files import cache_dir, sha256_of
 from lpcvc_zoo.retrieval.metrics import Recall
 from lpcvc_zoo.training.batches import Order, loader
-from lpcvc_zoo.training.checkpoint import facts_of, save_towers
+from lpcvc_zoo.training.checkpoint import cannot_write, facts_of, save_towers
 from lpcvc_zoo.training.distributed import device_of, joined
 from lpcvc_zoo.training.folder import BEST, LAST, RunFolder
 from lpcvc_zoo.training.progress import RunProgress
+from lpcvc_zoo.training.reading import Material, read_checked
 from lpcvc_zoo.training.ready import Run, Standing, made_ready
 from lpcvc_zoo.training.recipe import Recipe
 from lpcvc_zoo.training.records import Records
@@ -45,23 +48,59 @@ def train(
 
     ``model.safetensors`` there is the best epoch's by the validation set (the last's without one),
     ``last.safetensors`` the last one's. KeyboardInterrupt after Ctrl-C, once the state is saved.
-    TrainingError for a folder of another run, data that must not be used, and a loss that is not a number.
+    TrainingError for a folder of another run, data that must not be used, a loss that is not a number, and a
+    full disk.
     """
+    if save_steps < 1 or workers < 0:
+        raise TrainingError(
+            f"save_steps {save_steps} and workers {workers}: expected at least 1 step and at least 0 workers."
+        )
     folder, where = RunFolder(Path(out)), device_of(device)
-    with joined(where) as group, RunProgress(console if group.is_first else None) as progress:
-        if group.is_first:
-            folder.check(recipe)
-        done: dict[str, Any] | None = group.from_first(folder.result() if group.is_first else None)
+    with (
+        joined(where) as group,
+        RunProgress(console if group.is_first else None) as progress,
+        _full_disk_said(folder.path),
+    ):
+        material, done = group.from_first(
+            _opened(recipe, folder, progress, strict=strict) if group.is_first else None
+        )
         if done is not None:
             progress.say(f"{folder.path} is finished already.")
-            return done
-        run = made_ready(recipe, folder, where, workers, group, progress, strict=strict)
+            return cast("dict[str, Any]", done)
+        run = made_ready(recipe, material, folder, where, workers, group, progress)
+        if group.is_first:
+            _have_best(run)
         with _stop_asked() as asked:
             _loop(run, asked, workers, save_steps)
         result = _result(run)
         if group.is_first:
             folder.write_result(result)
     return result
+
+
+def _opened(
+    recipe: Recipe, folder: RunFolder, progress: RunProgress, *, strict: bool
+) -> tuple[Material, dict[str, Any] | None]:
+    """What the run is made of, all as it was if it has begun, and what it came to if it is finished."""
+    folder.check(recipe)
+    material = read_checked(recipe, progress, strict=strict)
+    folder.check_made_of(material.made_of)
+    return material, folder.result()
+
+
+def _have_best(run: Run) -> None:
+    """Export the best epoch's checkpoint again, where it was deleted and the state is of the same step."""
+    standing, best = run.standing, run.folder.path / BEST
+    if not standing.found or best.is_file():
+        return
+    if run.stepper.taken != standing.best_epoch * run.per_epoch:
+        raise TrainingError(
+            f"{best} is gone. It was of epoch {standing.best_epoch}, and the state is of later steps. Put "
+            "the file back; or delete the folder, or name another --out, to train anew."
+        )
+    assert run.validation is not None
+    run.progress.say(f"{best} is gone; it is exported again from the state.")
+    _keep(run, BEST, run.validation.recall(run.stepper.result), standing.best_epoch)
 
 
 def _loop(run: Run, asked: Callable[[], bool], workers: int, save_steps: int) -> None:
@@ -142,7 +181,6 @@ def _end_epoch(run: Run, records: Records | None, epoch: int, seconds: float) ->
 def _save(run: Run) -> None:
     if run.group.is_first:
         state = {
-            "data": run.fingerprint,
             "stepper": run.stepper.state(),
             "standing": vars(run.standing),
         }
@@ -180,6 +218,18 @@ def _result(run: Run) -> dict[str, Any]:
             "metric": run.validation.label, "recall": run.standing.best, "best_epoch": run.standing.best_epoch
         }  # fmt: skip
     return result
+
+
+@contextmanager
+def _full_disk_said(folder: Path) -> Iterator[None]:
+    """Whatever was being written, in the folder or in the cache."""
+    try:
+        yield
+    except OSError as error:
+        full = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # numpy gives no number
+        if type(error) is not OSError or error.errno not in full:
+            raise
+        raise cannot_write(error.filename or f"{folder} or {cache_dir()}", error) from None
 
 
 @contextmanager

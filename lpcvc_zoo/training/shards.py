@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,9 +19,12 @@ from typing import Any
 from lpcvc_zoo.errors import DatasetError
 from lpcvc_zoo.files import cache_dir, write_text
 from lpcvc_zoo.retrieval.files import IMAGE_SUFFIXES
+from lpcvc_zoo.retrieval.records import Problem
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 TEXT_KEYS = ("caption", "captions", "text", "texts")
+_INDEX = 2  # form of a cached index; the first had no problems
+Parts = dict[str, "Member"]  # files of one sample by their suffix
 
 
 @dataclass(frozen=True)
@@ -63,27 +66,30 @@ def expand(pattern: str) -> list[Path]:
     return found
 
 
-def read_shard(shard: Path) -> list[tuple[Member, list[str]]]:
-    """(image, texts) of every sample that has both: texts from ``.txt`` (a line each) or ``.json``.
+def read_shard(shard: Path) -> tuple[list[tuple[Member, list[str]]], list[Problem]]:
+    """(image, texts) of every sample that has both, and what the others lack.
 
-    From the cache where a shard of this path, size and time of change was read before.
+    Texts are those of ``.txt`` (a line each) or ``.json``. From the cache where a shard of this path, size
+    and time of change was read before.
     """
     try:
         facts = shard.stat()
     except OSError as error:
         raise DatasetError(f"{shard} can't be read: {error}.") from None
-    about = [str(shard.resolve()), facts.st_size, facts.st_mtime_ns, TEXT_KEYS, sorted(IMAGE_SUFFIXES)]
+    form = [_INDEX, TEXT_KEYS, sorted(IMAGE_SUFFIXES)]
+    about = [form, str(shard.resolve()), facts.st_size, facts.st_mtime_ns]
     key = sha256(json.dumps(about).encode()).hexdigest()[:32]
     index = cache_dir() / "training" / "shards" / f"{key}.json"
     if not index.is_file():
-        samples = [(item.name, item.offset, item.size, texts) for item, texts in _indexed(shard)]
-        write_text(index, json.dumps(samples))
-    rows = json.loads(index.read_text(encoding="utf-8"))
-    return [(Member(shard, name, offset, size), texts) for name, offset, size, texts in rows]
+        write_text(index, json.dumps(_indexed(shard)))
+    rows, problems = json.loads(index.read_text(encoding="utf-8"))
+    samples = [(Member(shard, name, offset, size), texts) for name, offset, size, texts in rows]
+    return samples, [Problem(shard.name, None, message) for message in problems]
 
 
-def _indexed(shard: Path) -> Iterator[tuple[Member, list[str]]]:
-    samples: dict[str, dict[str, Member]] = {}
+def _indexed(shard: Path) -> tuple[list[tuple[str, int, int, list[str]]], list[str]]:
+    """Name, offset, size and texts of each image that has some; a message for each thing that is lacking."""
+    samples: dict[str, Parts] = {}
     try:
         with tarfile.open(shard, "r:") as archive:  # compressed archives have no offsets
             for item in archive:
@@ -94,14 +100,36 @@ def _indexed(shard: Path) -> Iterator[tuple[Member, list[str]]]:
                     samples.setdefault(key, {})[f".{suffix.lower()}"] = member
     except (tarfile.TarError, OSError) as error:
         raise DatasetError(f"{shard} is no plain tar archive that can be read: {error}.") from None
+    rows, imageless, textless = [], [], []
     for parts in samples.values():
         image = next((member for suffix, member in parts.items() if suffix in IMAGE_SUFFIXES), None)
-        texts = _texts(parts)
-        if image is not None and texts:
-            yield image, texts
+        if image is None:
+            imageless.append(parts)
+        elif texts := _texts(parts):
+            rows.append((image.name, image.offset, image.size, texts))
+        else:
+            textless.append(parts)
+    wanted = {
+        f"image ({', '.join(sorted(IMAGE_SUFFIXES))})": imageless,
+        f"text (.txt, or .json with {', '.join(TEXT_KEYS)})": textless,
+    }
+    return rows, [_lack(what, which, len(samples)) for what, which in wanted.items() if which]
 
 
-def _texts(parts: dict[str, Member]) -> list[str]:
+def _lack(what: str, samples: Sequence[Parts], total: int) -> str:
+    """How many samples have none, and what the first of them has."""
+    first = samples[0]
+    name = next(iter(first.values())).name
+    has = ", ".join(first)
+    try:
+        facts = json.loads(first[".json"].read())
+        has += f" (.json with the keys {', '.join(facts)})" if isinstance(facts, dict) else ""
+    except (KeyError, ValueError):
+        pass  # there is none, or none that can be read
+    return f"{len(samples)} of {total} samples have no {what}, such as that of {name}, which has {has}"
+
+
+def _texts(parts: Parts) -> list[str]:
     try:
         if ".txt" in parts:
             texts = parts[".txt"].read().decode().splitlines()

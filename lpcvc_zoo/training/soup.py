@@ -5,10 +5,11 @@ Uniform and greedy soups: Wortsman et al., arXiv:2203.05482.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -18,13 +19,14 @@ from lpcvc_zoo.model import DualEncoder, Towers
 from lpcvc_zoo.registry import build
 from lpcvc_zoo.retrieval.metrics import Recall
 from lpcvc_zoo.training import guard
-from lpcvc_zoo.training.checkpoint import facts_of, save_towers
+from lpcvc_zoo.training.checkpoint import cannot_write, facts_of, save_towers
 from lpcvc_zoo.training.pixels import Done
 from lpcvc_zoo.training.progress import Say
 from lpcvc_zoo.training.reading import tell
 from lpcvc_zoo.training.recipe import Source
 from lpcvc_zoo.training.sources import read_validation
 from lpcvc_zoo.training.validate import Validation
+from lpcvc_zoo.weights.read import read_facts
 
 Method = Literal["uniform", "greedy"]
 
@@ -83,7 +85,7 @@ def soup(
     out: str | Path,
     *,
     method: Method = "greedy",
-    contract: str = "lpcvc2026",
+    contract: str | None = None,
     image_size: int | None = None,
     text_length: int | None = None,
     device: torch.device | None = None,
@@ -95,13 +97,18 @@ def soup(
 
     ``uniform``: all of them. ``greedy``: from the best on, each is added if the recall does not fall. Recall
     is the contract's metric, image to text. ``say`` is told what of the validation set was left out.
+    ``contract``, ``image_size``, ``text_length``: by default what the checkpoints say they were trained at;
+    where they don't, lpcvc2026 and the entry's own.
 
-    TrainingError for fewer than two checkpoints and for a validation set with photos or captions of the
-    bundled benchmark. WeightsError where checkpoints are not alike.
+    TrainingError for fewer than two checkpoints, for ones that were trained at different sizes or at others
+    than asked for, for an ``out`` that can't be written, and for a validation set with photos or captions of
+    the bundled benchmark. WeightsError where checkpoints are not alike.
     """
     names = [str(path) for path in checkpoints]
     if len(set(names)) < 2 or len(set(names)) != len(names):
         raise TrainingError(f"A soup needs two checkpoints or more, each once; got {', '.join(names)}.")
+    at = _trained_at(names, contract=contract, image_size=image_size, text_length=text_length)
+    _check_writable(Path(out))
     data = read_validation(Source(path=validation))
     if say is not None:
         tell(data.problems, say)
@@ -109,9 +116,9 @@ def soup(
     model = build(
         name,
         pretrained=names[0],
-        contract=contract,
-        image_size=image_size,
-        text_length=text_length,
+        contract=at["contract"] or "lpcvc2026",
+        image_size=at["image_size"],
+        text_length=at["text_length"],
         fuse=False,
     )
     device = device or torch.device("cpu")
@@ -127,6 +134,37 @@ def soup(
     facts = facts_of(model, soup=result.model_dump(mode="json"))
     save_towers(kitchen.towers(chosen.checkpoints), Path(out), facts)
     return result
+
+
+def _trained_at(checkpoints: Sequence[str], **asked: Any) -> dict[str, Any]:
+    """What the checkpoints were all trained at, and what was asked for where none of them says it."""
+    paths = {name: Path(name).expanduser() for name in checkpoints}
+    facts = {name: read_facts(path) for name, path in paths.items() if path.is_file()}
+    at: dict[str, Any] = {}
+    for what, wanted in asked.items():
+        said = {name: own[what] for name, own in facts.items() if what in own}
+        if wanted is not None:
+            said["what was asked for"] = wanted
+        if len(set(said.values())) > 1:
+            listed = ", ".join(f"{name}: {value}" for name, value in said.items())
+            raise TrainingError(
+                f"A soup needs one {what} that all its checkpoints were trained at; got {listed}. "
+                "Leave out the option, or the checkpoints that differ."
+            )
+        at[what] = next(iter(said.values()), None)
+    return at
+
+
+def _check_writable(path: Path) -> None:
+    """Before the work, not after it; makes the folder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError("expected a file, and it is a folder")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise cannot_write(path, error) from None
 
 
 def _greedy(kitchen: _Kitchen, tried: list[Tasted]) -> Tasted:

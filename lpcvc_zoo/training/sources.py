@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from lpcvc_zoo import preprocess
-from lpcvc_zoo.errors import ContractError, DatasetError, TrainingError
+from lpcvc_zoo.errors import ContractError, DatasetError
 from lpcvc_zoo.retrieval import coco
 from lpcvc_zoo.retrieval.datasets import load_dataset
 from lpcvc_zoo.retrieval.files import IMAGE_SUFFIXES, read_json, read_utf8
-from lpcvc_zoo.retrieval.records import Problem, RetrievalDataset, text_key
+from lpcvc_zoo.retrieval.records import Problem, RetrievalDataset, summary, text_key
 from lpcvc_zoo.training.recipe import Data, Source
 from lpcvc_zoo.training.shards import Member, expand, read_shard
 
@@ -37,9 +36,9 @@ class TrainingData:
     positives: tuple[tuple[int, ...], ...]
     problems: tuple[Problem, ...] = ()
 
-    def fingerprint(self) -> str:
-        """sha256 (hex) over names and sizes of image files, texts and positives."""
-        files = [(image.name, size_of(image)) for image in self.images]
+    def fingerprint(self, digests: Mapping[ImageRef, str]) -> str:
+        """sha256 (hex) over names and contents (``digests``) of the images, texts and positives."""
+        files = [(image.name, digests[image]) for image in self.images]
         content = json.dumps([files, self.texts, self.positives])
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -89,25 +88,14 @@ class _Collector:
         return TrainingData(tuple(self.images), tuple(self.texts), positives, tuple(self.problems))
 
 
-def read_training(data: Data, hold_out: float) -> tuple[TrainingData, TrainingData | None]:
-    """What to train on, and what to validate on: its own source, else the share ``hold_out`` of the pairs.
+def read_training(data: Data) -> tuple[TrainingData, TrainingData | None]:
+    """All there is to train on, and the source to validate on, where one is named.
 
-    DatasetError for what can't be read; TrainingError where there is too little to hold something out.
+    DatasetError for what can't be read.
     """
     collector = _Collector()
     for source in data.pairs:
         _add_pairs(collector, source, TRAIN_SPLIT)
-    everything, problems = collector.data(), collector.problems
-    validation: TrainingData | None = None
-    if data.validation is not None:
-        collector = _Collector()
-        _add_pairs(collector, data.validation, VALIDATION_SPLIT)
-        validation = collector.data()
-    elif hold_out and everything.images:
-        everything, validation = _held_out(everything, hold_out)
-    collector = _Collector(problems=problems)
-    for image, positives in zip(everything.images, everything.positives, strict=True):
-        collector.add(image, [everything.texts[text] for text in positives])
     for source in data.images:
         for path in _folder_images(Path(source.path).expanduser()):
             collector.add(path, [])
@@ -115,7 +103,7 @@ def read_training(data: Data, hold_out: float) -> tuple[TrainingData, TrainingDa
         for line in read_utf8(Path(source.path).expanduser()).splitlines():
             if line.strip():
                 collector.text(line.strip())
-    return collector.data(), validation
+    return collector.data(), None if data.validation is None else read_validation(data.validation)
 
 
 def read_validation(source: Source) -> TrainingData:
@@ -164,9 +152,7 @@ def bytes_of(image: ImageRef) -> bytes:
 def _add_pairs(collector: _Collector, source: Source, default_split: str) -> None:
     path = Path(source.path).expanduser()
     if source.path.endswith(".tar") or (path.is_dir() and any(path.glob("*.tar"))):
-        for shard in expand(source.path):
-            for member, texts in read_shard(shard):
-                collector.add(member, texts)
+        _add_shards(collector, source.path)
         return
     is_karpathy = path.suffix.lower() == ".json" and path.is_file() and coco.is_karpathy(read_json(path))
     splits: Sequence[str | None] = (
@@ -185,26 +171,17 @@ def _add_pairs(collector: _Collector, source: Source, default_split: str) -> Non
         collector.problems += dataset.problems
 
 
-def _held_out(data: TrainingData, share: float) -> tuple[TrainingData, TrainingData]:
-    """Two parts that share no image, the same ones every time.
-
-    Which image goes where hangs on its name and size alone, so more data moves no image to the other side.
-    """
-    by_hash = sorted(
-        range(len(data.images)),
-        key=lambda index: hashlib.sha256(
-            f"{data.images[index].name}|{size_of(data.images[index])}".encode()
-        ).digest(),
-    )
-    count = round(share * len(by_hash))
-    held = sorted(by_hash[:count])
-    validation = data.part(held)
-    if len(validation.texts) <= 1 or count == len(by_hash):
-        raise TrainingError(
-            f"{len(by_hash)} images are too few to hold out {share:.0%} of them for validation. "
-            "Name a validation set, or set data.hold_out to a larger share, or to 0 to go without."
-        )
-    return data.part(np.setdiff1d(np.arange(len(by_hash)), held).tolist()), validation
+def _add_shards(collector: _Collector, pattern: str) -> None:
+    count, problems = 0, []
+    for shard in expand(pattern):
+        samples, found = read_shard(shard)
+        count += len(samples)
+        problems += found
+        for member, texts in samples:
+            collector.add(member, texts)
+    if not count:
+        raise DatasetError(f"{pattern}: no image that has a text was found. {summary(problems)}.")
+    collector.problems += problems
 
 
 def _folder_images(folder: Path) -> list[Path]:

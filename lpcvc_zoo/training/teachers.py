@@ -162,7 +162,7 @@ class _Given:
         short: dict[str, int | None] = {}
         for name, row in known.items():
             short[Path(name).name] = None if Path(name).name in short else row
-        folders = [image.parent for image in images if isinstance(image, Path)]
+        folders = [image.absolute().parent for image in images if isinstance(image, Path)]
         root = os.path.commonpath(folders) if folders else "."
         rows: list[int | None] = []
         for image in images:

@@ -112,7 +112,10 @@ def lint(
 
         if contract is None or tower is None:
             raise ExportError(f"{path}: no known contract has this input, so no photo or caption can be fed.")
-        measured = peaks(graph, contract, tower)
+        try:
+            measured = peaks(graph, contract, tower)
+        except ExportError as error:  # the other rules' findings stand all the same
+            problems.append(f"{path}: {error}")
     subject = Subject(
         graph=graph,
         path=path,
@@ -134,7 +137,7 @@ def lint(
         file=str(path),
         tower=tower,
         contract=contract.name if contract else None,
-        activations=activations,
+        activations=measured is not None,
         findings=tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level))),
         problems=tuple(problems),
     )

@@ -19,11 +19,12 @@ def peaks(graph: Graph, contract: Contract, tower: Tower) -> dict[str, float]:
     """
     import onnxruntime
 
+    within_reach = {name for node in graph.model.graph.node for name in node.output}  # not in a body
     wanted = [
         name
         for node in graph.nodes()
         for name in node.output
-        if (dtype := graph.dtype(name)) is not None and dtype.kind == "f"
+        if name in within_reach and (dtype := graph.dtype(name)) is not None and dtype.kind == "f"
     ]
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
@@ -39,8 +40,10 @@ def peaks(graph: Graph, contract: Contract, tower: Tower) -> dict[str, float]:
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        for array in parity_inputs(contract, tower):
-            for name, value in zip(wanted, session.run(wanted, {graph.inputs[0].name: array}), strict=True):
+        given = graph.inputs[0].name
+        for sample in parity_inputs(contract, tower):
+            array = sample.astype(graph.dtype(given), casting="same_kind")  # int64 ids, fp16 pixels
+            for name, value in zip(wanted, session.run(wanted, {given: array}), strict=True):
                 if value.size:
                     found[name] = float(np.maximum(found[name], np.abs(value).max()))  # carries a NaN on
     except Exception as error:  # onnxruntime's exceptions share no base class of their own

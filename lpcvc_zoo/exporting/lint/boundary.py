@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 
 from lpcvc_zoo.contract import CONTRACTS, Contract, Tower
-from lpcvc_zoo.exporting.lint.graph import Graph, dimensions, label
+from lpcvc_zoo.exporting.lint.graph import Graph, label
 from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
+from lpcvc_zoo.exporting.lint.shapes import dimensions
 
 MOST_BYTES = 2**31 - 1
 # Operators whose first input decides how large their output is; for others, integers after it may.
@@ -17,13 +18,15 @@ _SIZED_BY_FIRST = {"ConstantOfShape", "If", "Loop", "NonMaxSuppression", "NonZer
 
 
 def guess_tower(graph: Graph) -> Tower | None:
-    """The tower that a graph with one input looks like: four float axes, or integers."""
+    """The tower that a graph with one input looks like: four axes, also of bytes, or else integers."""
     if len(graph.inputs) != 1:
         return None
     dtype = graph.dtype(graph.inputs[0].name)
-    if dtype is not None and dtype.kind in "iu":
-        return "text"
-    return "image" if dtype is not None and len(dimensions(graph.inputs[0])) == 4 else None
+    if dtype is None:
+        return None
+    if len(dimensions(graph.inputs[0])) == 4:
+        return "image"
+    return "text" if dtype.kind in "iu" else None
 
 
 def guess_contract(graph: Graph, tower: Tower | None) -> Contract | None:
@@ -88,6 +91,8 @@ def external(subject: Subject) -> Iterator[Hit]:
     outside = [name for name in files if "/" in name or "\\" in name]
     if missing:
         yield Hit(f"weights are missing: {', '.join(missing)}")
+    for reason in subject.graph.unread:
+        yield Hit(f"weights can't be read, so no rule saw their numbers: {reason}")
     if len(files) > 1:
         yield Hit(f"weights lie in {len(files)} files, such as {files[0]} and {files[1]}")
     elif outside:

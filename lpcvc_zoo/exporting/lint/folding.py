@@ -1,14 +1,17 @@
-"""What a graph computes of constants alone, as a compiler folds it: an unfolded export holds such."""
+"""What a graph computes of constants and static shapes alone, as a compiler folds it, and what follows."""
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
+from lpcvc_zoo.exporting.lint.bodies import bodies
 from lpcvc_zoo.exporting.lint.graph import Graph, attribute
+from lpcvc_zoo.exporting.lint.shapes import FEW, Values, infer_node, static_shape
 
 if TYPE_CHECKING:
     from lpcvc_zoo.contract import Array
@@ -17,30 +20,61 @@ MOST = 2**20  # elements of a value that is taken or made
 _HELD_AT_ONCE = {"Constant", "DequantizeLinear"}
 
 
-def fold(graph: Graph) -> dict[str, Array]:
-    """Values of nodes that take small constants and static shapes alone.
+def fold(graph: Graph, values: Values) -> tuple[Values, dict[str, Array]]:
+    """Types and shapes of all values, and the values of nodes that take small constants and static shapes.
 
-    What can't be computed is left out, and so is what comes after it.
+    Both at once, because a shape may be computed of another: Shape, Div, Reshape, and again Shape. What can't
+    be computed is left out, and so is what comes after it.
     """
+    values = dict(values)
     found: dict[str, Array] = {}
-    for node in graph.model.graph.node:
+    for node in graph.every:
         if node.op_type == "Shape":
-            found |= _shape(graph, node)
+            found |= _shape(values, node)
         elif node.op_type == "ConstantOfShape":
-            value = graph.held(node.output[0], found)
-            if value is not None and value.size <= MOST and graph.held(node.input[0], found) is not None:
+            value = _number(graph, node.output[0], found)
+            if value is not None and value.size <= MOST and _number(graph, node.input[0], found) is not None:
                 found[node.output[0]] = value
         elif node.op_type not in _HELD_AT_ONCE and (given := _small_constants(graph, node, found)):
             found |= _computed(graph, node, given)
-    return found
+        if any(static_shape(values.get(name)) is None for name in node.output if name):
+            values |= _typed(graph, node, values, found)
+    return values, found
 
 
-def _shape(graph: Graph, node: onnx.NodeProto) -> dict[str, Array]:
-    shape = graph.shape(node.input[0])
-    if shape is None or not all(isinstance(size, int) for size in shape):
+def _shape(values: Values, node: onnx.NodeProto) -> dict[str, Array]:
+    shape = static_shape(values.get(node.input[0]))
+    if shape is None:
         return {}
     wanted = slice(attribute(node, "start", 0), attribute(node, "end"))
     return {node.output[0]: np.array(shape[wanted], np.int64)}
+
+
+def _typed(graph: Graph, node: onnx.NodeProto, values: Values, found: dict[str, Array]) -> Values:
+    """Types of what a node makes of static inputs, where numbers that were computed by now decide them."""
+    if bodies(node):
+        return {}
+    given: Values = {}
+    numbers = {}
+    for name in filter(None, node.input):
+        shape = static_shape(values.get(name))
+        if shape is None:
+            return {}
+        given[name] = values[name]
+        number = _number(graph, name, found) if prod(shape) <= FEW else None
+        if number is not None and number.shape == shape:
+            numbers[name] = numpy_helper.from_array(number, name)
+    made = infer_node(graph.model, node, given, numbers, graph.initializers)
+    return {
+        name: value for name, value in made.items() if static_shape(value) is not None or name not in values
+    }
+
+
+def _number(graph: Graph, name: str, found: dict[str, Array]) -> Array | None:
+    try:
+        return graph.held(name, found)
+    except Exception:  # a tensor of another size than it says: the rules that look at it tell so
+        return None
 
 
 def _small_constants(graph: Graph, node: onnx.NodeProto, found: dict[str, Array]) -> dict[str, Array] | None:
@@ -49,10 +83,10 @@ def _small_constants(graph: Graph, node: onnx.NodeProto, found: dict[str, Array]
     for name in filter(None, node.input):
         made, stored = graph.producer.get(name), graph.initializers.get(name)
         filled = made is not None and made.op_type == "ConstantOfShape"  # of one element where not in found
-        if (filled or name in graph.runtime) and name not in found:
+        if filled and name not in found:
             return None
         large = stored is not None and np.prod(stored.dims) > MOST
-        value = None if large else graph.held(name, found)
+        value = None if large else _number(graph, name, found)
         if value is None or value.size > MOST:
             return None
         given[name] = value

@@ -10,51 +10,61 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import helper, numpy_helper
 
 from lpcvc_zoo.errors import ExportError
+from lpcvc_zoo.exporting.lint.bodies import graphs_of, nodes_of, taken
+from lpcvc_zoo.exporting.lint.shapes import Dim, Values, dimensions, infer, static_shape
+from lpcvc_zoo.exporting.lint.weights import external_files, read_weights
 
 if TYPE_CHECKING:
     from lpcvc_zoo.contract import Array
 
-Dim = int | str | None
 FILLED = ("Constant", "ConstantOfShape")  # operators whose value is an attribute
-CONTRIBUTED = "com.microsoft"  # the domain of ONNX Runtime's own operators
-_LARGEST_PROTO = 2**31 - 1
 
 
 class Graph:
-    """A model's main graph: its constants and shapes, and who makes and who takes each value.
+    """A model's graph: its constants and shapes, and who makes and who takes each value.
 
-    Shapes that the file leaves out are inferred. Bodies of If and Loop are not looked into: no NPU runs them.
+    Shapes that the file leaves out are inferred. Bodies of If, Loop and Scan count as parts of the graph.
     """
 
-    def __init__(self, model: onnx.ModelProto, external: Sequence[str] = ()) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, external: Sequence[str] = (), unread: Sequence[str] = ()
+    ) -> None:
         self.model = model
         self.external = tuple(external)  # names of the files that hold weights
+        self.unread = tuple(unread)  # why some of these weights are not at hand
         graph = model.graph
-        self.initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self._bodies = list(graphs_of(graph))[1:]
+        self.initializers = {t.name: t for part in (graph, *self._bodies) for t in part.initializer}
         self.inputs = [value for value in graph.input if value.name not in self.initializers]
         self.outputs = list(graph.output)
+        self.every = list(nodes_of(graph))  # also what is folded when it is compiled
         self.producer: dict[str, onnx.NodeProto] = {}
         self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        for node in graph.node:
+        for node in self.every:
             self.producer |= {name: node for name in node.output if name}
-            for name in node.input:
+            for name in taken(node):
                 self.consumers[name].append(node)
 
     @cached_property
     def runtime(self) -> set[str]:
-        """Values that depend on an input of the graph; all others are folded when it is compiled."""
-        found = {value.name for value in self.inputs}
-        for node in self.model.graph.node:
-            if any(name in found for name in node.input):
-                found.update(node.output)
+        """Values that depend on an input of the graph, or of a body of a loop, which no compiler unrolls.
+
+        All others are folded when it is compiled, so is the shape of a static input.
+        """
+        loops = [value for body in self._bodies for value in body.input]
+        found = {value.name for value in (*self.inputs, *loops)}
+        for node in self.every:
+            if any(name in found for name in taken(node)):
+                found.update(name for name in node.output if name not in self._folded)
         return found
 
     def nodes(self, *kinds: str) -> Iterator[onnx.NodeProto]:
         """Nodes that run at inference, of these operator types or of all."""
-        for node in self.model.graph.node:
+        for node in self.every:
             if (not kinds or node.op_type in kinds) and any(name in self.runtime for name in node.output):
                 yield node
 
@@ -66,11 +76,23 @@ class Graph:
         """
         return self.held(name, self._folded)
 
-    @cached_property
+    @property
     def _folded(self) -> dict[str, Array]:
+        return self._settled[1]
+
+    @property
+    def _values(self) -> Values:
+        return self._settled[0]
+
+    @cached_property
+    def _settled(self) -> tuple[Values, dict[str, Array]]:
         from lpcvc_zoo.exporting.lint.folding import fold  # which needs this file
 
-        return fold(self)
+        return fold(self, self._inferred[0])
+
+    @cached_property
+    def _inferred(self) -> tuple[Values, str | None]:
+        return infer(self.model)
 
     def held(self, name: str, folded: Mapping[str, Array]) -> Array | None:
         """As ``constant``, with no more computed values than those in ``folded``."""
@@ -100,7 +122,7 @@ class Graph:
 
     def constants(self) -> Iterator[tuple[str, Array]]:
         """Names and values of all constants that some node takes which is not folded itself."""
-        made = (node.output[0] for node in self.model.graph.node if node.op_type in FILLED)
+        made = (node.output[0] for node in self.every if node.op_type in FILLED)
         for name in dict.fromkeys((*self.initializers, *made, *self._folded)):
             value = self.constant(name) if self.takers(name) else None
             if value is not None:
@@ -112,32 +134,28 @@ class Graph:
 
     def shape(self, name: str) -> tuple[Dim, ...] | None:
         """A number for a static dimension, its name or None for a dynamic one; None where unknown."""
-        if name in self.initializers:
-            return tuple(self.initializers[name].dims)
         value = self._values.get(name)
         if value is None or not value.type.tensor_type.HasField("shape"):
             return None
         return dimensions(value)
 
     def dtype(self, name: str) -> np.dtype[Any] | None:
-        kind = 0
-        if name in self.initializers:
-            kind = self.initializers[name].data_type
-        elif name in self._values:
-            kind = self._values[name].type.tensor_type.elem_type
+        value = self._values.get(name)
+        kind = 0 if value is None else value.type.tensor_type.elem_type
         return np.dtype(helper.tensor_dtype_to_np_dtype(kind)) if kind else None
 
     @property
     def problem(self) -> str | None:
         """Why rules about types and shapes may have passed over some value; None where all are known."""
-        values, error = self._inferred
+        error = self._inferred[1]
         if error is not None:
             return f"shapes can't be inferred: {error}"
+        static = all(static_shape(value) is not None for value in self.inputs)
         unknown = [
             (name, node)
             for node in self.nodes()
             for name in node.output
-            if name and (name not in values or values[name].type.WhichOneof("value") is None)
+            if name and not self._is_known(name, static)
         ]
         if not unknown:
             return None
@@ -146,52 +164,13 @@ class Graph:
             f"types and shapes of {len(unknown)} values are not known, the first is {name} of {label(node)}"
         )
 
-    @property
-    def _values(self) -> dict[str, onnx.ValueInfoProto]:
-        return self._inferred[0]
-
-    @cached_property
-    def _inferred(self) -> tuple[dict[str, onnx.ValueInfoProto], str | None]:
-        """Values by name, and why no more are known than the file says itself."""
-        graph = self.model.graph
-        known = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
-        if all(name in known for name in self.producer):
-            return known, None
-        try:
-            graph = onnx.shape_inference.infer_shapes(self._in_plain_onnx(), data_prop=True).graph
-        except Exception as error:  # a node or type it does not know
-            return known, f"{type(error).__name__}: {error}"
-        return {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}, None
-
-    def _in_plain_onnx(self) -> onnx.ModelProto:
-        """The model with what ONNX Runtime calls its own, such as 16-bit quantisation, in words ONNX knows.
-
-        Of the same types and shapes, but not of the same values.
-        """
-        own = [at for at, node in enumerate(self.model.graph.node) if node.domain == CONTRIBUTED]
-        if not own:
-            return self.model
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
-        for at in own:
-            node = model.graph.node[at]
-            parts = [self.initializers.get(name) for name in node.input]
-            # Quantised to the type of the zero point, dequantised to that of the scale.
-            place = 2 if node.op_type == "QuantizeLinear" else 1
-            typed_by = parts[place] if len(parts) > place else None
-            if node.op_type in ("QuantizeLinear", "DequantizeLinear") and typed_by is not None:
-                cast = helper.make_node("Cast", node.input[:1], node.output, to=typed_by.data_type)
-                node.CopyFrom(cast)
-            elif node.op_type == "Gelu":
-                node.CopyFrom(helper.make_node("Identity", node.input, node.output))
-        return model
-
-
-def dimensions(value: onnx.ValueInfoProto) -> tuple[Dim, ...]:
-    return tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-        for dim in value.type.tensor_type.shape.dim
-    )
+    def _is_known(self, name: str, static: bool) -> bool:
+        """Whether a value's type is known and, where ``static`` inputs leave no other excuse, its axes."""
+        value = self._values.get(name)
+        if value is None or value.type.WhichOneof("value") is None:
+            return False
+        dtype = self.dtype(name)
+        return not static or dtype is None or dtype.kind != "f" or self.shape(name) is not None
 
 
 def _array(value: Any) -> Array | None:
@@ -225,25 +204,11 @@ def load_graph(path: Path) -> Graph:
         raise ExportError(f"{path} is missing: expected an ONNX file.")
     try:
         model = onnx.load(path, load_external_data=False)
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
     except Exception as error:  # protobuf's DecodeError, and others of onnx
         raise ExportError(f"{path} is not an ONNX model: {type(error).__name__}: {error}") from None
     if not model.graph.node:
         raise ExportError(f"{path} is not an ONNX model with at least one node.")
     files = external_files(model)
-    at_hand = all((path.parent / name).is_file() for name in files)
-    if files and at_hand and sum((path.parent / name).stat().st_size for name in files) < _LARGEST_PROTO:
-        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-    return Graph(model, files)
-
-
-def external_files(model: onnx.ModelProto) -> list[str]:
-    """Names of the files that hold a model's weights beside it."""
-    return sorted(
-        {
-            entry.value
-            for tensor in model.graph.initializer
-            if onnx.external_data_helper.uses_external_data(tensor)
-            for entry in tensor.external_data
-            if entry.key == "location"
-        }
-    )
+    return Graph(model, files, read_weights(model, path.parent, files))

@@ -9,8 +9,9 @@ from math import gcd
 import numpy as np
 import onnx
 
-from lpcvc_zoo.exporting.lint.graph import CONTRIBUTED, Dim, Graph, attribute, label
+from lpcvc_zoo.exporting.lint.graph import Graph, attribute, label
 from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
+from lpcvc_zoo.exporting.lint.shapes import CONTRIBUTED, Dim
 
 # What ONNX Runtime's QNN provider 2.7 has a translation for (its op_builder_factory.cc and release notes),
 # without Einsum and Erf, which the compiler for HTP v69 was seen to refuse when they stand alone.

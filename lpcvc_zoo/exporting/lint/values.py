@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
-from lpcvc_zoo.exporting.lint.graph import Graph, label
+from lpcvc_zoo.exporting.lint.graph import Graph, attribute, label
 from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
 
 FP16_MAX = 65504.0
 FP16_TINY = 2.0**-25  # what is smaller rounds to 0 in fp16
 _SHAPE_OPERATORS = {"Shape", "Size"}
+# BatchNormalization's deviation is a constant, whose own size keeps it from 0.
+_DIVIDES_BY_DEVIATION = ("InstanceNormalization", "LayerNormalization", "RMSNormalization")
 NARROW_WRONG_ON = 69  # HTP
 # Where the compiler for HTP v69 was seen to get products of 16 bits right: by rows, in steps; by columns.
 MANY_ROWS, FEWEST_ROWS, ROW_STEP, MOST_COLUMNS = 32, 8, 4, 32
@@ -42,6 +44,9 @@ def vanishing(subject: Subject) -> Iterator[Hit]:
         takers = tuple(label(node) for node in graph.takers(name) if node.op_type in ("Add", "Max", "Clip"))
         if takers:
             yield Hit(f"constant {name} = {value.item():.3g} is 0 in fp16", takers)
+    for node in graph.nodes(*_DIVIDES_BY_DEVIATION):
+        if 0 < (epsilon := attribute(node, "epsilon", 1e-5)) < FP16_TINY:
+            yield Hit(f"epsilon = {epsilon:.3g} is 0 in fp16", (label(node),))
 
 
 def wide_integers(subject: Subject) -> Iterator[Hit]:

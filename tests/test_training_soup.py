@@ -1,0 +1,71 @@
+"""Soups are tasted and labelled at what their checkpoints were trained at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_tiny import NAME, drawings
+
+from lpcvc_zoo import build
+from lpcvc_zoo.cli import main
+from lpcvc_zoo.errors import TrainingError
+from lpcvc_zoo.model import Towers
+from lpcvc_zoo.training import soup as kitchen
+from lpcvc_zoo.training.checkpoint import facts_of, save_towers
+from lpcvc_zoo.training.soup import soup
+from lpcvc_zoo.weights.read import read_facts
+
+pytestmark = pytest.mark.usefixtures("tiny_registered")
+TRAINED_AT = {"image_size": 64, "text_length": 20, "contract": "lpcvc2026_sample"}
+
+
+def checkpoint(path: Path, **at: Any) -> Path:
+    model = build(NAME, fuse=False, **(TRAINED_AT | at))
+    towers = Towers(model.image_tower, model.text_tower)
+    save_towers(towers, path, facts_of(model))
+    return path
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> list[Path]:
+    return [checkpoint(tmp_path / f"{name}.safetensors") for name in "ab"]
+
+
+def test_a_soup_is_made_at_what_its_checkpoints_were_trained_at(two, tmp_path) -> None:
+    soup(NAME, two, str(drawings(tmp_path / "boxes", 4)), tmp_path / "soup.safetensors", method="uniform")
+    facts = read_facts(tmp_path / "soup.safetensors")
+    assert {name: facts[name] for name in TRAINED_AT} == TRAINED_AT
+
+
+@pytest.mark.parametrize(
+    ("what", "other"), [("image_size", 32), ("text_length", 16), ("contract", "lpcvc2026")]
+)
+def test_a_soup_of_differently_trained_ones_or_at_something_else_is_refused(
+    two, tmp_path, monkeypatch, what, other
+) -> None:
+    monkeypatch.setattr(kitchen, "read_validation", lambda _: pytest.fail("it was tasted"))
+    with pytest.raises(TrainingError, match=rf"needs one {what} .*what was asked for: {other}"):
+        soup(NAME, two, "x", tmp_path / "soup.safetensors", **{what: other})
+    third = checkpoint(tmp_path / "c.safetensors", **{what: other})
+    with pytest.raises(TrainingError, match=rf"needs one {what} .*c\.safetensors: {other}"):
+        soup(NAME, [*two, third], "x", tmp_path / "soup.safetensors")
+
+
+@pytest.mark.parametrize("out", ["file/soup.safetensors", "folder"])
+def test_a_place_that_takes_no_file_is_refused_before_tasting(two, tmp_path, monkeypatch, out) -> None:
+    monkeypatch.setattr(kitchen, "read_validation", lambda _: pytest.fail("it was tasted"))
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(TrainingError, match=f"{out} can't be written"):
+        soup(NAME, two, "x", tmp_path / out)
+
+
+def test_the_command_says_how_to_score_the_soup(two, tmp_path, capsys) -> None:
+    path, data = str(tmp_path / "soup.safetensors"), str(drawings(tmp_path / "boxes", 4))
+    with pytest.raises(SystemExit) as ended:
+        main(["soup", NAME, *map(str, two), "--validation", data, "--out", path])
+    assert ended.value.code == 0
+    sizes = "--contract lpcvc2026_sample --image-size 64 --text-length 20"
+    assert f"Score it: lpcvc-zoo evaluate {NAME} --pretrained {path} {sizes}" in capsys.readouterr().out
