@@ -118,12 +118,12 @@ def explain(
 
     ExportError where no tower is to be quantised, or where the artifact is quantised already.
     """
-    _check_float(artifact)
     if canonical(precision) == FLOAT:
         raise ExportError(
             f"Nothing is quantised in {FLOAT}: expected w8a16, w8a8, or one of them for a tower."
         )
     how = _How(find_engine(engine), pool or bundled_pool(), samples, seed)
+    _check_float(artifact)
     contract = get_contract(artifact.manifest.contract)
     found: list[Cost] = []
     for tower, chosen in by_tower(precision).items():
