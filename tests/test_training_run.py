@@ -388,7 +388,7 @@ def made_of_these() -> Recipe:
     )
 
 
-def test_a_run_of_an_earlier_version_is_refused(data, tmp_path, monkeypatch) -> None:
+def test_a_run_of_an_earlier_version_is_refused(data, tmp_path) -> None:
     train(recipe(data, epochs=1), tmp_path / "run")
     (tmp_path / "run" / "made_of.json").unlink()
     with pytest.raises(TrainingError, match="a run of an earlier version"):
@@ -449,12 +449,10 @@ def test_options_that_can_t_be_are_refused_before_anything_is_read(
         train(recipe(tmp_path / "nowhere"), tmp_path / "run", **options)
 
 
-@pytest.mark.parametrize("out", ["/proc/nowhere/run", "file/run"])
-def test_a_folder_that_can_t_be_made_is_said(data, tmp_path, monkeypatch, out) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("file").touch()
-    with pytest.raises(TrainingError, match=rf"{out}/recipe.json can't be written .* name another --out"):
-        train(recipe(data), out)
+def test_a_folder_that_can_t_be_made_is_said(data, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match=r"file/run/recipe.json can't be written .* name another --out"):
+        train(recipe(data), tmp_path / "file" / "run")
 
 
 @pytest.mark.parametrize(("limit", "file"), [(100_000, "run/state.pt"), (20_000, "pixels")])
