@@ -420,22 +420,33 @@ def einsum() -> onnx.ModelProto:
     return floats(node("Einsum", "x w", "y", "product", equation="bi,ij->bj"), w=weights(8, 8))
 
 
-def choice(kind: str) -> onnx.ModelProto:
-    """An If whose condition is a constant, though not its result: one body computes, the other does not."""
+def choice(
+    then: str, otherwise: str = "Identity", behind: str = "Relu", *nodes: onnx.NodeProto
+) -> onnx.ModelProto:
+    """An If between two operators on ``x``, and one behind it; it chooses the first, or as ``nodes`` say."""
+    branches = {"then_branch": then, "else_branch": otherwise}
     bodies = {
-        f"{branch}_branch": helper.make_graph(
-            [node(name, "x", branch, f"{branch}_node")],
-            branch,
+        name: helper.make_graph(
+            [node(kind, "x", name, f"in_{name}")],
+            name,
             [],
-            [helper.make_tensor_value_info(branch, FLOAT, [1, 8])],
+            [helper.make_tensor_value_info(name, FLOAT, None)],
         )
-        for branch, name in (("then", kind), ("else", "Identity"))
+        for name, kind in branches.items()
     }
+    condition = {} if nodes else {"condition": np.array(True)}
     return floats(
-        node("If", "yes", "chosen", "choose", **bodies),
-        node("Einsum", "chosen", "y", "behind", equation="ij->ij"),
-        yes=np.array(True),
-    )
+        *nodes, node("If", "condition", "chosen", "choose", **bodies), node(behind, "chosen", "y", "behind"),
+        **condition,
+    )  # fmt: skip
+
+
+def choice_at_run_time() -> onnx.ModelProto:
+    return choice(
+        "Relu", "Identity", "Relu",
+        node("ReduceMax", "x", "most", "most", keepdims=0),
+        node("Cast", "most", "condition", "test", to=BOOL),
+    )  # fmt: skip
 
 
 def normalised(kind: str, epsilon: float) -> onnx.ModelProto:
@@ -513,10 +524,11 @@ CORPUS: dict[str, Planted] = {
     "int64 path": Planted("int64-path", "warning", ("to_int64",), int64_inside),
     "float64": Planted("float64", "error", ("widen",), doubles),
     "einsum": Planted("unsupported-operator", "error", ("product",), einsum),
-    "erf in a body": Planted("erf", "error", ("then_node",), lambda: choice("Erf")),
-    "einsum behind a body": Planted(
-        "unsupported-operator", "error", ("choose", "behind"), lambda: choice("Relu")
+    "erf in a body": Planted("erf", "error", ("in_then_branch",), lambda: choice("Erf")),
+    "asinh behind a body": Planted(
+        "unsupported-operator", "error", ("behind",), lambda: choice("Relu", behind="Asinh")
     ),
+    "a choice at run time": Planted("unsupported-operator", "error", ("choose",), choice_at_run_time),
     "nonzero": Planted(
         "unsupported-operator", "error", ("find",),
         lambda: model(("x", FLOAT, [8]), ("y", INT64, [1, "n"]), [node("NonZero", "x", "y", "find")]),

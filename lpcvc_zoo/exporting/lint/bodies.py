@@ -16,6 +16,13 @@ def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     ]
 
 
+def branch(node: onnx.NodeProto, condition: bool) -> onnx.GraphProto:
+    """The body of an If that such a condition chooses."""
+    wanted = "then_branch" if condition else "else_branch"
+    body: onnx.GraphProto = next(item.g for item in node.attribute if item.name == wanted)
+    return body
+
+
 def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """A graph, then all bodies in it, however deep."""
     yield graph

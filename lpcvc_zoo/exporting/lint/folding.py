@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from lpcvc_zoo.exporting.lint.bodies import bodies
+from lpcvc_zoo.exporting.lint.bodies import bodies, branch
 from lpcvc_zoo.exporting.lint.graph import Graph, attribute
 from lpcvc_zoo.exporting.lint.shapes import FEW, Values, infer_node, static_shape
 
@@ -53,7 +53,7 @@ def _shape(values: Values, node: onnx.NodeProto) -> dict[str, Array]:
 def _typed(graph: Graph, node: onnx.NodeProto, values: Values, found: dict[str, Array]) -> Values:
     """Types of what a node makes of static inputs, where numbers that were computed by now decide them."""
     if bodies(node):
-        return {}
+        return _chosen(graph, node, values, found)
     given: Values = {}
     numbers = {}
     for name in filter(None, node.input):
@@ -67,6 +67,19 @@ def _typed(graph: Graph, node: onnx.NodeProto, values: Values, found: dict[str, 
     made = infer_node(graph.model, node, given, numbers, graph.initializers)
     return {
         name: value for name, value in made.items() if static_shape(value) is not None or name not in values
+    }
+
+
+def _chosen(graph: Graph, node: onnx.NodeProto, values: Values, found: dict[str, Array]) -> Values:
+    """Types of what an If makes whose condition is known: those of one of its bodies."""
+    condition = _number(graph, node.input[0], found) if node.op_type == "If" else None
+    if condition is None:
+        return {}
+    made = zip(node.output, branch(node, bool(condition)).output, strict=False)
+    return {
+        name: onnx.ValueInfoProto(name=name, type=values[inner.name].type)
+        for name, inner in made
+        if inner.name in values
     }
 
 

@@ -14,7 +14,7 @@ import onnx.inliner
 from onnx import helper, numpy_helper
 
 from lpcvc_zoo.errors import ExportError
-from lpcvc_zoo.exporting.lint.bodies import graphs_of, nodes_of, taken
+from lpcvc_zoo.exporting.lint.bodies import branch, graphs_of, nodes_of, taken
 from lpcvc_zoo.exporting.lint.shapes import Dim, Values, dimensions, infer, static_shape
 from lpcvc_zoo.exporting.lint.weights import external_files, read_weights
 
@@ -59,7 +59,7 @@ class Graph:
         found = {value.name for value in (*self.inputs, *loops)}
         for node in self.every:
             if any(name in found for name in taken(node)):
-                found.update(name for name in node.output if name not in self._folded)
+                found.update(name for name in node.output if name not in self._gone)
         return found
 
     def nodes(self, *kinds: str) -> Iterator[onnx.NodeProto]:
@@ -93,6 +93,18 @@ class Graph:
     @cached_property
     def _inferred(self) -> tuple[Values, str | None]:
         return infer(self.model)
+
+    @cached_property
+    def _gone(self) -> set[str]:
+        """What nothing computes at inference: folded values, and those of an If's other body."""
+        left_out = [
+            branch(node, not condition)
+            for node in self.every
+            if node.op_type == "If" and (condition := self.constant(node.input[0])) is not None
+        ]
+        return {name for body in left_out for node in nodes_of(body) for name in node.output} | {
+            *self._folded
+        }
 
     def held(self, name: str, folded: Mapping[str, Array]) -> Array | None:
         """As ``constant``, with no more computed values than those in ``folded``."""
@@ -130,7 +142,7 @@ class Graph:
 
     def takers(self, name: str) -> list[onnx.NodeProto]:
         """The nodes that take a value, without those whose result is known before anything runs."""
-        return [node for node in self.consumers.get(name, ()) if node.output[0] not in self._folded]
+        return [node for node in self.consumers.get(name, ()) if node.output[0] not in self._gone]
 
     def shape(self, name: str) -> tuple[Dim, ...] | None:
         """A number for a static dimension, its name or None for a dynamic one; None where unknown."""
