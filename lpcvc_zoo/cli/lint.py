@@ -25,6 +25,7 @@ from lpcvc_zoo.cli.shared import (
 )
 from lpcvc_zoo.contract import CONTRACTS, get_contract
 from lpcvc_zoo.errors import TargetError, ZooError
+from lpcvc_zoo.exporting.rewrites import NPU
 
 if TYPE_CHECKING:
     from lpcvc_zoo.exporting.lint import Finding, Report
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from lpcvc_zoo.targets.qnn.target import QnnTarget
 
 SHOWN_NODES = 6
-NPU = "npu"
 RewritesGiven = Annotated[
     str | None,
     typer.Option("--rewrites", help=f"As for export; {NPU} by default. Only for a model of the zoo."),

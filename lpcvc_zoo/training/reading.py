@@ -153,8 +153,7 @@ def _made_of(
             known = identity(teacher.model, teacher.pretrained)
         else:
             file = Path(teacher.embeddings or "").expanduser()
-            known = (
-                sha256_once(file) if file.is_file() else None
-            )  # that it is missing is said when it is read
+            # that it is missing is said when it is read
+            known = sha256_once(file) if file.is_file() else None
         notes[f"what the teacher {teacher.name!r} is"] = known
     return notes
