@@ -24,6 +24,19 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("lpcvc_zoo"))
 
 
+def try_to_write(folder: Path) -> None:
+    """OSError unless files can be written into ``folder``, which need not be there yet; leaves nothing.
+
+    It really tries: permissions say nothing of a disk that is full or mounted for reading alone.
+    """
+    chosen = folder.absolute()
+    nearest = next(path for path in (chosen, *chosen.parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"expected a folder, but {nearest} is none")
+    with tempfile.TemporaryFile(dir=nearest):
+        pass
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; it takes ``path``'s place when the block ends well.

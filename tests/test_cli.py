@@ -121,6 +121,10 @@ def test_debug_shows_the_traceback() -> None:
         (["evaluate", SMALL, "--calibration", "photos"], "has no effect without --precision"),
         (["profile", SMALL, "--calibration", "photos"], "has no effect without --precision"),
         (["export", SMALL, "--dataset", "photos_heldout"], "has no effect without --text-length auto"),
+        (["evaluate", SMALL, "--dataset", "nowhere"], "There is no file or folder of that name either."),
+        (["evaluate", "no/such"], "There is no folder no/such: expected one that export, quantize or adopt"),
+        (["quantize", "/tmp"], "/tmp is a folder: expected the name of a model"),
+        (["submit", "mobileclip_s0", "--results", "no/such"], "in the folder --results"),
         (["list", "--family", "mobilclip"], "Did you mean 'mobileclip'"),
         (["report", "no/such/folder"], "Run a sweep first"),
         (["sweep", "--precision", "flaot"], "Did you mean 'float'"),
@@ -174,6 +178,8 @@ def test_export_profile_evaluate_sweep_and_report_work_together(capsys, tmp_path
     manifest = from_json(capsys, "export", CHEAPEST, *SAMPLE)
     folder = tmp_path / "exported" / f"{CHEAPEST}-lpcvc2026_sample"
     assert (folder / manifest["image"]["file"]).is_file()
+    said = command(capsys, "evaluate", str(folder), "--image-size", "0")[2]
+    assert "is made already, under contract lpcvc2026_sample: expected no --image-size" in said
     assert manifest["text"]["parity"]["min_cosine"] >= 0.9999
 
     profiles = from_json(capsys, "profile", CHEAPEST, *SAMPLE, "--threads", "1", "--operators")
@@ -182,7 +188,10 @@ def test_export_profile_evaluate_sweep_and_report_work_together(capsys, tmp_path
     assert profiles["text"]["operators"]
 
     made = two_photos(tmp_path / "two photos")
-    in_torch = from_json(capsys, "evaluate", CHEAPEST, *SAMPLE, "--dataset", str(made))
+    status, said, err = command(capsys, "evaluate", CHEAPEST, *SAMPLE, "--dataset", str(made), "--json")
+    assert status == 0
+    assert f"untrained, so this recall is chance. A published checkpoint: {CHEAPEST}.conse_minilm" in err
+    in_torch = json.loads(said)
     on_onnx = from_json(
         capsys, "evaluate", CHEAPEST, *SAMPLE, "--dataset", str(made), "--target", "onnxruntime",
         "--save-embeddings", "e.npz",

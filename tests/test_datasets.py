@@ -67,7 +67,7 @@ def test_the_bundled_photos_are_whole_and_say_what_they_do_not_show() -> None:
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match=r"Did you mean 'photos'\? Or give the path"):
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'photos'\? There is no file or folder of"):
         load_dataset("fotos")
 
 

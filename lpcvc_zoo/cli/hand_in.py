@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from lpcvc_zoo.cli.one import ContractChoice, NameOrFolder, artifact_of, options_of
-from lpcvc_zoo.cli.shared import AsJson, Rewrites, TextDepth, TextLength, Weights, out, print_json, table
+from lpcvc_zoo.cli.one import NameOrFolder, artifact_of, options_of
+from lpcvc_zoo.cli.shared import (
+    AsJson,
+    ContractChoice,
+    Rewrites,
+    TextDepth,
+    TextLength,
+    Weights,
+    out,
+    print_json,
+    table,
+)
 from lpcvc_zoo.contract import ORGANISERS, TOWERS, Tower, get_contract
 from lpcvc_zoo.errors import SubmissionError
 

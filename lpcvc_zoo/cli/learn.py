@@ -15,15 +15,17 @@ from rich.markup import escape
 from lpcvc_zoo import registry
 from lpcvc_zoo.cli.shared import (
     AsJson,
+    ContractChoice,
     ImageSize,
     Name,
     TextLength,
     Weights,
+    check_model,
     out,
     print_json,
     table,
 )
-from lpcvc_zoo.contract import CONTRACTS, get_contract
+from lpcvc_zoo.contract import get_contract
 
 _STOPPED = 130  # what a shell expects of a command that Ctrl-C ended
 _NOTHING_YET = "no state was saved yet. To begin anew"
@@ -43,13 +45,7 @@ def train(
         str | None, typer.Option(help="With a MODEL: what to choose by; else part of the data is held out.")
     ] = None,
     pretrained: Weights = None,
-    contract: Annotated[
-        str | None,
-        typer.Option(
-            help="With a MODEL: form of the inputs. Default: lpcvc2026.",
-            autocompletion=lambda: list(CONTRACTS),
-        ),
-    ] = None,
+    contract: ContractChoice = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
@@ -77,7 +73,7 @@ def train(
             )
         recipe = read_recipe(Path(what))
     else:
-        registry.get_entry(what)  # a misspelt name should not wait for torch
+        check_model(what)
         if data is None:
             raise typer.BadParameter(
                 "--data is missing: name a folder of captioned images, or a RECIPE.toml."
@@ -156,19 +152,14 @@ def soup(
     method: Annotated[
         str, typer.Option(help="greedy: add each if recall does not fall; or uniform: all.")
     ] = "greedy",
-    contract: Annotated[
-        str | None,
-        typer.Option(
-            help="Form of the inputs. Default: the checkpoints' own.", autocompletion=lambda: list(CONTRACTS)
-        ),
-    ] = None,
+    contract: ContractChoice = None,
     image_size: ImageSize = None,
     text_length: TextLength = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Average checkpoints of one model into one, chosen on a validation set."""
-    registry.get_entry(name)
+    check_model(name)
     if method not in ("greedy", "uniform"):
         raise typer.BadParameter(f"--method {method}: expected greedy or uniform.")
     from lpcvc_zoo.training.distributed import device_of

@@ -60,7 +60,8 @@ def sweep(
         bool | None,
         typer.Option(
             "--pretrained/--untrained",
-            help="Published weights, fetched if need be, or none; by default those on this machine.",
+            help="Published weights for all, fetched if need be, or none; by default those on this machine. "
+            "Takes no value: --models NAME.TAG chooses one.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure again what is done.")] = False,

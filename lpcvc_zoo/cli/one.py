@@ -16,6 +16,7 @@ from lpcvc_zoo.cli.profiles import print_profiles
 from lpcvc_zoo.cli.shared import (
     AsJson,
     Calibration,
+    ContractChoice,
     ContractName,
     Device,
     ImageSize,
@@ -28,6 +29,7 @@ from lpcvc_zoo.cli.shared import (
     TextLength,
     Threads,
     Weights,
+    check_model,
     counting,
     names_from,
     number,
@@ -35,7 +37,7 @@ from lpcvc_zoo.cli.shared import (
     print_json,
     table,
 )
-from lpcvc_zoo.contract import CONTRACTS, TOWERS, get_contract
+from lpcvc_zoo.contract import TOWERS, get_contract
 from lpcvc_zoo.errors import ZooError
 from lpcvc_zoo.exporting.precision import FLOAT, canonical
 from lpcvc_zoo.exporting.rewrites import NONE, REWRITES
@@ -59,14 +61,6 @@ TextLengthOrAuto = Annotated[
     str | None,
     typer.Option(help="Cut the text sequence to this many tokens; auto: the least that loses nothing."),
 ]
-ContractChoice = Annotated[
-    str | None,
-    typer.Option(
-        "--contract",
-        help="Form of the inputs; lpcvc2026, or a folder's own.",
-        autocompletion=lambda: list(CONTRACTS),
-    ),
-]
 
 
 def export(
@@ -83,7 +77,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Export both towers to ONNX, check them against torch, and write a manifest."""
-    registry.get_entry(name)  # a misspelt name should not wait for torch
+    check_model(name)
     from lpcvc_zoo.exporting.rewrites import resolve
 
     resolve(rewrites)
@@ -111,23 +105,24 @@ def export(
     if as_json:
         print_json(manifest.model_dump(mode="json"))
         return
-    shown = table("tower", "file", "MB", "nodes", "input", "worst cosine to torch")
+    shown = table("tower", ">MB", ">nodes", "worst cosine to torch", "input")
     for tower in TOWERS:
         file = manifest.tower(tower)
         parity = "not measured" if file.parity is None else f"{file.parity.min_cosine:.7f}"
         shape = f"{file.input_name} {file.input_dtype} {list(file.input_shape)}"
         shown.add_row(
             tower,
-            str(folder / file.file),
             f"{file.size_bytes / 1e6:.1f}",
             str(file.nodes),
-            escape(shape),
             parity,
+            escape(shape),
         )
     out.print(shown)
     if choice:
         lengths.print_choice(choice)
     _print_effects(manifest)
+    files = ", ".join(manifest.tower(tower).file for tower in TOWERS)
+    out.print(f"in {folder}: {files}", highlight=False, soft_wrap=True)
     out.print(f"{manifest.weights} weights, opset {manifest.opset}, {manifest.seconds:.0f} s", style="dim")
 
 
@@ -263,6 +258,8 @@ def evaluate(
                 batch_size=batch,
                 progress=progress,
             )
+    if weights == "untrained":
+        _warn_of_chance(name)
     if as_json:
         why = {"text_length_choice": found.choice.model_dump(mode="json")} if found else {}
         print_json(scores.model_dump(mode="json") | why)
@@ -362,14 +359,21 @@ def options_of(
 def _in_folder(name: str, options: registry.BuildOptions) -> Artifact | None:
     """The artifact that lies in a folder of that name; None for a model of the zoo, whose name wins."""
     if name in registry.list_models() or not Path(name).is_dir():
-        registry.get_entry(name)  # a misspelt name should not wait for torch
+        if Path(name).name != name:
+            raise ZooError(
+                f"There is no folder {name}: expected one that export, quantize or adopt wrote, or the name "
+                "of a model (`lpcvc-zoo list`)."
+            )
+        check_model(name)
         return None
     from lpcvc_zoo.exporting.artifact import load_artifact
 
     artifact = load_artifact(name)
     own = artifact.manifest.contract
     if given := [
-        option for option, value in options.items() if value and (option, value) != ("contract", own)
+        option
+        for option, value in options.items()
+        if value is not None and value is not False and (option, value) != ("contract", own)
     ]:
         shown = ", ".join(f"--{option.replace('_', '-')}" for option in given)
         raise ZooError(f"{name} is made already, under contract {own}: expected no {shown}.")
@@ -384,6 +388,13 @@ def _warn_of_other_models(manifest: Manifest, folder: Path) -> None:
                 said = f"{effect.rewrite} makes another model of the {tower} tower: worst cosine to before"
                 score = f"Judge it by recall: lpcvc-zoo evaluate {folder}"
                 print(f"warning: {said} {number(effect.min_cosine, 4)}. {score}", file=sys.stderr)
+
+
+def _warn_of_chance(name: str) -> None:
+    """Loud, because a model's name alone means untrained weights, and a table of recalls looks like one."""
+    tags = registry.get_entry(name).pretrained if name in registry.list_models() else ()
+    way = f" A published checkpoint: {name}.{tags[0].tag}" if tags else ""
+    print(f"warning: these weights are untrained, so this recall is chance.{way}", file=sys.stderr)
 
 
 def _print_effects(manifest: Manifest) -> None:

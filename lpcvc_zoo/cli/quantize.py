@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpcvc_zoo import registry
 from lpcvc_zoo.cli.one import options_of
 from lpcvc_zoo.cli.shared import (
     AsJson,
@@ -19,6 +18,7 @@ from lpcvc_zoo.cli.shared import (
     TextDepth,
     TextLength,
     Weights,
+    check_model,
     counting,
     number,
     out,
@@ -70,7 +70,7 @@ def quantize(
     """Quantise both towers to QDQ ONNX, calibrated on real photos and captions, and score trained ones."""
     from lpcvc_zoo.exporting.precision import canonical
 
-    registry.get_entry(name)
+    check_model(name)
     canonical(precision)
     from lpcvc_zoo.exporting import quantize as room
     from lpcvc_zoo.exporting.artifact import check_folder

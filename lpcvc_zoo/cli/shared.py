@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from lpcvc_zoo import registry
 from lpcvc_zoo.contract import CONTRACTS
+from lpcvc_zoo.errors import UnknownNameError, ZooError
 from lpcvc_zoo.exporting.rewrites import REWRITES
 
 out = Console()
@@ -27,6 +29,14 @@ Name = Annotated[
     str, typer.Argument(help="An entry, such as mobileclip_s0, or entry.tag.", autocompletion=names_from)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
+ContractChoice = Annotated[
+    str | None,
+    typer.Option(
+        "--contract",
+        help="Form of the inputs. Default: lpcvc2026, or that of a folder or checkpoints.",
+        autocompletion=lambda: list(CONTRACTS),
+    ),
+]
 ContractName = Annotated[
     str, typer.Option("--contract", help="Form of the inputs.", autocompletion=lambda: list(CONTRACTS))
 ]
@@ -59,6 +69,18 @@ Runtime = Annotated[
     str | None, typer.Option(help="Of a remote target: qnn_dlc, qnn_context_binary, onnx, tflite, ...")
 ]
 TargetName = Annotated[str, typer.Option("--target", help="Where to measure or run.")]
+
+
+def check_model(name: str) -> None:
+    """ZooError at once for a misspelt name, which should not wait for torch, and for a folder."""
+    try:
+        registry.get_entry(name)
+    except UnknownNameError:
+        if not Path(name).is_dir():
+            raise
+        raise ZooError(
+            f"{name} is a folder: expected the name of a model (`lpcvc-zoo list`), to be built anew."
+        ) from None
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lpcvc_zoo.contract import TOWERS, Tower
 from lpcvc_zoo.errors import ExportError
-from lpcvc_zoo.files import sha256_of, write_text
+from lpcvc_zoo.files import sha256_of, try_to_write, write_text
 
 MANIFEST = "manifest.json"
 FILES: dict[Tower, str] = {"image": "image_encoder.onnx", "text": "text_encoder.onnx"}
@@ -231,9 +230,8 @@ def load_artifact(folder: str | Path) -> Artifact:
 
 def check_folder(folder: str | Path) -> None:
     """ExportError unless a folder is there, or can be made there, and be written into; makes nothing."""
-    chosen = Path(folder).absolute()
-    nearest = next(path for path in (chosen, *chosen.parents) if os.path.lexists(path))
-    if not nearest.is_dir():
-        raise ExportError(f"{folder} can't be written: expected a folder, but {nearest} is none.")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ExportError(f"{folder} can't be written: {nearest} is not writable. Name another folder.")
+    try:
+        try_to_write(Path(folder))
+    except OSError as error:
+        said = error.strerror or error
+        raise ExportError(f"{folder} can't be written: {said}. Name another folder.") from None

@@ -65,7 +65,9 @@ def load_dataset(
     looks_like_a_path = isinstance(name_or_path, Path) or path.name != name or path.suffix != ""
     try:
         if not path.exists() and not looks_like_a_path:
-            raise UnknownNameError("dataset", name, list_datasets(), "Or give the path of a file or folder.")
+            raise UnknownNameError(
+                "dataset", name, list_datasets(), "There is no file or folder of that name either."
+            )
         return _read(path, strict, None if images is None else Path(images).expanduser(), split)
     except OSError as error:
         raise DatasetError(f"{path} can't be read: {error.strerror or error}.") from error

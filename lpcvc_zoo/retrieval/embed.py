@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lpcvc_zoo.contract import Contract, Tower
 from lpcvc_zoo.errors import ContractError, DatasetError
-from lpcvc_zoo.files import written_whole
+from lpcvc_zoo.files import try_to_write, written_whole
 from lpcvc_zoo.retrieval.ranks import pairs
 from lpcvc_zoo.retrieval.records import RetrievalDataset
 from lpcvc_zoo.targets.base import Array
@@ -116,13 +116,14 @@ def checked(
 
 
 def check_writable(path: Path) -> None:
-    """Raise DatasetError unless a file can be written there; makes its folder."""
+    """Raise DatasetError unless a file can be written there; makes nothing."""
+    if path.is_dir():
+        raise DatasetError(f"Embeddings can't be written to {path}: expected a file, and it is a folder.")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try_to_write(path.parent)
     except OSError as error:
-        raise DatasetError(f"The folder {path.parent} can't be made: {error.strerror or error}.") from None
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise DatasetError(f"Embeddings can't be written to {path}: expected a file in a writable folder.")
+        said = error.strerror or error
+        raise DatasetError(f"Embeddings can't be written to {path}: {said}. Name another file.") from None
 
 
 def save(

@@ -34,7 +34,7 @@ def find_row(rows: Sequence[ResultRow], what: str) -> ResultRow:
     if not found:
         raise UnknownNameError(
             "result with compile jobs", what, [name_of(row) for row in usable],
-            "Expected two compile job ids, or a row of a sweep with --target aihub.",
+            "Expected two compile job ids, or a row of a sweep with --target aihub in the folder --results.",
         )  # fmt: skip
     if len(found) > 1:
         listed = "; ".join(f"{row.key[:12]}: {_setting(row)}" for row in found)

@@ -27,8 +27,9 @@ def saved(path: Path) -> Iterator[Path]:
 
 
 def cannot_write(path: str | Path, error: Exception) -> TrainingError:
+    said = getattr(error, "strerror", None) or error
     return TrainingError(
-        f"{path} can't be written ({error}). Free some space and run the same again, or name another --out."
+        f"{path} can't be written ({said}). Free some space and run the same again, or name another --out."
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from lpcvc_zoo.errors import TrainingError
-from lpcvc_zoo.files import sha256_of
-from lpcvc_zoo.training.checkpoint import saved
+from lpcvc_zoo.files import sha256_of, try_to_write
+from lpcvc_zoo.training.checkpoint import cannot_write, saved
 from lpcvc_zoo.training.recipe import Recipe, differences
 
 RECIPE, MADE_OF, DATA = "recipe.json", "made_of.json", "data.txt"
@@ -32,7 +32,7 @@ class RunFolder:
         return finished or (self.path / STATE).is_file()
 
     def check(self, recipe: Recipe) -> None:
-        """TrainingError unless the folder is new, or one to go on with by this recipe."""
+        """TrainingError unless the folder is new, or one to go on with by this recipe, and can be written."""
         path, written = self.path, self.path / RECIPE
         if path.exists() and not written.is_file() and (not path.is_dir() or any(path.iterdir())):
             raise TrainingError(f"{path} is not empty and holds no run. Name another folder with --out.")
@@ -42,6 +42,10 @@ class RunFolder:
                 f"{path} holds a run of another recipe. Go on with the same, or name another --out:\n  "
                 + "\n  ".join(changed)
             )
+        try:
+            try_to_write(path)
+        except OSError as error:
+            raise cannot_write(path, error) from None
 
     def check_made_of(self, made_of: dict[str, Any]) -> None:
         """TrainingError where a run that has begun was made of other data, weights or teachers."""

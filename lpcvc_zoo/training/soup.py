@@ -5,7 +5,6 @@ Uniform and greedy soups: Wortsman et al., arXiv:2203.05482.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from lpcvc_zoo.errors import TrainingError
+from lpcvc_zoo.files import try_to_write
 from lpcvc_zoo.model import DualEncoder, Towers
 from lpcvc_zoo.registry import build
 from lpcvc_zoo.retrieval.metrics import Recall
@@ -156,13 +156,11 @@ def _trained_at(checkpoints: Sequence[str], **asked: Any) -> dict[str, Any]:
 
 
 def _check_writable(path: Path) -> None:
-    """Before the work, not after it; makes the folder."""
+    """Before the work, not after it; makes nothing."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError("expected a file, and it is a folder")
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        try_to_write(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from None
 

@@ -133,6 +133,6 @@ def _not_to_be_had(what: str, why: Unreachable, file: str, where: str, place: Pa
         f"{what} needs {file}, which is not on this machine, and {why}.\n"
         f"It is at {where}. Three ways on:\n"
         f"  put the file at {place}\n"
-        "  pretrained=PATH, with the path of a checkpoint you have\n"
-        "  pretrained=False, for the untrained model"
+        "  name a checkpoint that you have: pretrained=PATH, in a shell --pretrained PATH\n"
+        "  take the untrained model: pretrained=False, in a shell the name without a tag"
     )
