@@ -27,7 +27,7 @@ def cache_dir() -> Path:
 def try_to_write(folder: Path) -> None:
     """OSError unless files can be written into ``folder``, which need not be there yet; leaves nothing.
 
-    It really tries: permissions say nothing of a disk that is full or mounted for reading alone.
+    It really tries: permissions say nothing of a disk that is mounted for reading alone.
     """
     chosen = folder.absolute()
     nearest = next(path for path in (chosen, *chosen.parents) if os.path.lexists(path))

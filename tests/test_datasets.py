@@ -306,6 +306,7 @@ def test_flaws_of_a_captions_file_are_told_with_their_rows(tmp_path: Path) -> No
     ("files", "message"),
     [
         ({}, r"holds no captions\. Expected a folder with txt_list\.csv"),
+        ({"mine.json": "{}"}, r"holds no captions\. .*Or give the path of a file, such as .*/mine\.json\."),
         ({"annotations/captions_val.json": ""}, r"of several splits\. Give .*annotations/captions_val\.json"),
         ({"captions.csv": "", "captions.tsv": ""}, r"several captions files: captions\.csv, captions\.tsv"),
         ({"captions.jsonl": "{'a': 1}\n"}, r"captions\.jsonl, row 1: not valid JSON"),

@@ -177,6 +177,7 @@ def test_the_command_finds_the_length_scores_and_records_it(small: Path, capsys)
     assert printed[1].pop("text_length_choice") == choice
     np.testing.assert_equal(printed[0], printed[1])  # scored once in torch, once by ONNX Runtime
     made = cached_export(SMALL, pretrained=False, contract=SAMPLE, image_size=None, text_length=12)
+    assert printed[0]["artifact"] == str(made.folder)
     recorded = load_artifact(made.folder).manifest
     assert (recorded.text_length, recorded.text_depth) == (12, 1)
     assert recorded.text_length_choice is not None
@@ -186,6 +187,7 @@ def test_the_command_finds_the_length_scores_and_records_it(small: Path, capsys)
     said = capsys.readouterr().out
     assert "chosen" in said
     assert "12 tokens: no text has more than" in said
+    assert f"with this choice in its manifest: {made.folder}" in said
 
 
 def test_an_export_finds_its_length_and_says_why_in_its_manifest(small: Path, tmp_path: Path, capsys) -> None:

@@ -45,6 +45,7 @@ expected = [{what = "like it should be", value = 0.5, tolerance = 0.1}]
 TRAIN = """
 import sys, tomllib
 from pathlib import Path
+import half
 recipe, _, out = sys.argv[1:]
 lr = tomllib.loads(Path(recipe).read_text())["training"]["lr"]
 state, model = Path(out, "state"), Path(out, "model")
@@ -58,6 +59,7 @@ while len(taken) < 3:
         sys.exit(1)
 model.write_text(taken)
 """
+HALF = 'TABLE = "words.tsv"'
 TRAIN_PLAN = """
 steps = [
     {run = "fake.py --out {makes}", makes = "one"},
@@ -76,6 +78,8 @@ def make(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fake.py").write_text(FAKE)
     (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "half.py").write_text(HALF)
+    (tmp_path / "words.tsv").write_text("a word")
     (tmp_path / "plan.toml").write_text(PLAN)
     (tmp_path / "number").write_text("0.45")
     yield driver
@@ -213,7 +217,7 @@ def test_a_run_that_was_stopped_goes_on_and_gives_its_model_again_where_that_was
 
 
 @pytest.mark.parametrize("finished", [True, False])
-@pytest.mark.parametrize("what", ["command", "script", "recipe", "one"])
+@pytest.mark.parametrize("what", ["command", "train.py", "half.py", "words.tsv", "recipe", "one"])
 def test_a_run_whose_inputs_have_changed_begins_anew_and_says_why(make, capsys, what, finished) -> None:
     plan = Path("plan.toml")
     plan.write_text(TRAIN_PLAN)
@@ -228,7 +232,9 @@ def test_a_run_whose_inputs_have_changed_begins_anew_and_says_why(make, capsys, 
     match what:
         case "command":
             plan.write_text(TRAIN_PLAN.replace("{recipe} --out", "./{recipe} --out"))
-        case "script":
+        case "half.py" | "words.tsv":
+            Path(what).write_text(HALF + "  # another")
+        case "train.py":
             Path("train.py").write_text(TRAIN.replace("str(lr)", "str(lr + 1)"))
         case "recipe":
             plan.write_text(TRAIN_PLAN.replace("lr = 1", "lr = 2"))
@@ -237,7 +243,7 @@ def test_a_run_whose_inputs_have_changed_begins_anew_and_says_why(make, capsys, 
             Path("one.data").write_text("another")
     make.make(plan)
     assert f"runs/x/model is made anew, for there changed: {what}." in capsys.readouterr().out
-    assert Path("runs/x/model").read_text() == ("222" if what in ("script", "recipe") else "111")
+    assert Path("runs/x/model").read_text() == ("222" if what in ("train.py", "recipe") else "111")
     assert not Path("runs/x/notes").exists()
 
 

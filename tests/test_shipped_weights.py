@@ -24,7 +24,7 @@ from lpcvc_zoo.bench.steps import weights
 from lpcvc_zoo.data import PHOTOS, SHIPPED
 from lpcvc_zoo.errors import WeightsError
 from lpcvc_zoo.retrieval.metrics import Scores, score
-from lpcvc_zoo.training.guard import benchmark_captions, caption_hash
+from lpcvc_zoo.training.guard import benchmark_captions, benchmark_images, caption_hash
 from lpcvc_zoo.weights.identity import identity_of
 from lpcvc_zoo.weights.load import load
 
@@ -92,10 +92,14 @@ def test_all_captions_that_were_written_were_trained_on_but_those_of_the_benchma
 
 
 def test_no_file_of_the_benchmark_was_trained_on() -> None:
-    """By the path in its package of what each was made of. The benchmark's JPEGs are saved anew, so that no
-    package has a file with their sha256."""
+    """By sha256 of the package's file that each was made of (the benchmark's JPEGs are saved anew), and by
+    that file's path."""
     rows = list(csv.DictReader(trained_on("pictures.csv.gz")))
     assert len(rows) > 1000
+    hashes = {row["sha256"] for row in rows}
+    (digits,) = set(map(len, hashes))
+    originals = {row["original_sha256"][:digits] for row in credits()}
+    assert not hashes & (originals | {digest[:digits] for digest in benchmark_images()})
     packaged = [row["made_of"].partition(": ")[2] for row in rows]  # "rcc/<name>/gcompris/..." in gcompris
     seen = {path.partition("/gcompris/")[2] for path in packaged} - {""}
     secret = secret_paths()
@@ -106,8 +110,12 @@ def test_no_file_of_the_benchmark_was_trained_on() -> None:
 
 def secret_paths() -> set[str]:
     """Of the benchmark's photos in the package that they are from, below "gcompris/"."""
+    return {row["original_path"].rpartition(":/gcompris/")[2] for row in credits()}
+
+
+def credits() -> list[dict[str, str]]:
     with (PHOTOS / "CREDITS.csv").open(encoding="utf-8") as file:
-        return {row["original_path"].rpartition(":/gcompris/")[2] for row in csv.DictReader(file)}
+        return list(csv.DictReader(file))
 
 
 def test_what_chose_or_made_the_heads_is_not_of_the_benchmark(monkeypatch) -> None:

@@ -233,7 +233,7 @@ def test_images_that_did_not_change_are_not_read_again_and_changed_ones_are(tmp_
     data, _ = read_training(data_of(pairs=str(copied)))
     _, hashes = guard.guarded(data, "trained on")
     with monkeypatch.context() as patch:
-        patch.setattr(guard, "_sha256", lambda image: pytest.fail(f"{image} was read again"))
+        patch.setattr(guard, "_of_readable", lambda image: pytest.fail(f"{image} was read again"))
         assert guard.guarded(data, "validated on")[1] == hashes
     shutil.copy(PHOTOS / "images" / "panda.jpg", copied / "002.png")
     with pytest.raises(TrainingError, match=r"002\.png is a photo of the bundled benchmark"):

@@ -11,6 +11,7 @@ from training_tiny import NAME, drawings
 from lpcvc_zoo import build
 from lpcvc_zoo.cli import main
 from lpcvc_zoo.errors import TrainingError
+from lpcvc_zoo.files import sha256_of
 from lpcvc_zoo.model import Towers
 from lpcvc_zoo.training import soup as kitchen
 from lpcvc_zoo.training.checkpoint import facts_of, save_towers
@@ -51,6 +52,16 @@ def test_a_soup_of_differently_trained_ones_or_at_something_else_is_refused(
     third = checkpoint(tmp_path / "c.safetensors", **{what: other})
     with pytest.raises(TrainingError, match=rf"needs one {what} .*c\.safetensors: {other}"):
         soup(NAME, [*two, third], "x", tmp_path / "soup.safetensors")
+
+
+def test_a_soup_is_not_chosen_by_what_its_checkpoints_were_trained_on(two, tmp_path) -> None:
+    boxes, others = drawings(tmp_path / "coco" / "train", 4), drawings(tmp_path / "coco" / "val", 4, seed=1)
+    trained_on = [f"image {sha256_of(boxes / '002.png')}", "text " + 64 * "0"]
+    (tmp_path / "data.txt").write_text("\n".join(trained_on) + "\n")
+    with pytest.raises(TrainingError, match=r"1 of the 4 images to validate on were trained on for .*a\.s"):
+        soup(NAME, two, str(boxes), tmp_path / "soup.safetensors")
+    for validation in (others, tmp_path / "coco"):  # a tree brings the part to validate on, as in training
+        assert soup(NAME, two, str(validation), tmp_path / "soup.safetensors").chosen.recall.value >= 0
 
 
 @pytest.mark.parametrize("out", ["file/soup.safetensors", "folder"])

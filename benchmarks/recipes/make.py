@@ -7,9 +7,10 @@ is done is skipped, and a step that was stopped goes on. ``[training]`` is for t
 ``[captions]`` what is other where it trains once more. The last step prints numbers, and ``[[expected]]``
 says what they should be. The files that come with the package are left as they are.
 
-A step is done anew where its command, its script, the recipe that it reads or a file that an earlier step
-made has changed since; a run's folder is then emptied first. To make something anew all the same, delete what
-its step ``makes``; where that is in a run's folder, the whole folder, for its state would give it back.
+A step is done anew where its command, its script, what that imports or reads beside it, the recipe that it
+reads or a file that an earlier step made has changed since; a run's folder is then emptied first. To make
+something anew all the same, delete what its step ``makes``; where that is in a run's folder, the whole
+folder, for its state would give it back.
 """
 
 from __future__ import annotations
@@ -108,11 +109,29 @@ def read(path: Path) -> Recipe:
 def own_inputs(step: Step, path: Path, recipe: Recipe) -> dict[str, str]:
     """What decides what a step makes, but for the files that it finds."""
     script, *_ = line = command(step, path)
-    inputs = {"command": shlex.join(line), "script": sha256_of(path.parent / script)}
+    inputs = {"command": shlex.join(line)}
+    inputs |= {source.name: sha256_of(source) for source in sources(path.parent / script)}
     if "{recipe}" in step.run:
         tables = recipe.model_dump_json(include={"training", "captions"})
         inputs["recipe"] = hashlib.sha256(tables.encode()).hexdigest()
     return inputs
+
+
+def sources(script: Path) -> list[Path]:
+    """A script, the modules beside it that it imports, those that they import, and the tables they name."""
+    found: set[Path] = set()
+    left = [script]
+    while left:
+        path = left.pop()
+        if path in found or not path.is_file():
+            continue
+        found.add(path)
+        if path.suffix == ".py":
+            code = path.read_text(encoding="utf-8")
+            modules = re.findall(r"^ *(?:from|import) (\w+)", code, re.MULTILINE)
+            left += [path.with_name(f"{name}.py") for name in modules]
+            left += [path.with_name(name) for name in re.findall(r'"(\w+\.tsv)"', code)]
+    return sorted(found)
 
 
 def begin(step: Step, path: Path, inputs: Mapping[str, str]) -> None:

@@ -225,7 +225,8 @@ def evaluate(
     what: Any = None
     batch = BATCH_SIZE
     if found and in_torch:
-        weights = artifact_of(name, options).record(found.choice).manifest.weights
+        artifact = artifact_of(name, options).record(found.choice)
+        weights = artifact.manifest.weights
     if found and in_torch and save_embeddings is None:
         scores = found.scores[found.choice.text_length]
     elif in_torch:
@@ -261,11 +262,14 @@ def evaluate(
     if weights == "untrained":
         _warn_of_chance(name)
     if as_json:
-        why = {"text_length_choice": found.choice.model_dump(mode="json")} if found else {}
+        why: dict[str, Any] = {"text_length_choice": found.choice.model_dump(mode="json")} if found else {}
+        why |= {"artifact": str(artifact.folder)} if found and artifact else {}
         print_json(scores.model_dump(mode="json") | why)
         return
-    if found:
+    if found and artifact:
         lengths.print_choice(found.choice)
+        where_made = f"The export at that length, with this choice in its manifest: {artifact.folder}"
+        out.print(where_made, style="dim", highlight=False, soft_wrap=True)
     shown = table("direction", "k", "counted", "recall", "95 % interval", "chance")
     for recall in scores.recalls:
         shown.add_row(

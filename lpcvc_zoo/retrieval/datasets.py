@@ -110,9 +110,14 @@ def _file_in(folder: Path) -> Path:
     if not found and annotations:
         named = ", ".join(str(path) for path in annotations)
         raise DatasetError(f"{folder} is COCO's tree, of several splits. Give the path of one: {named}.")
-    if len(found) != 1:
-        problem = f"holds several captions files: {', '.join(found)}. Give the path of one"
-        raise DatasetError(f"{folder} {problem if found else f'holds no captions. Expected {_FORMS}'}.")
+    if len(found) > 1:
+        listed = ", ".join(found)
+        raise DatasetError(f"{folder} holds several captions files: {listed}. Give the path of one.")
+    if not found:
+        suffixes = (*captions.SUFFIXES, ".json")
+        files = [str(folder / name) for name in sorted(names) if name.endswith(suffixes)]
+        hint = f" Or give the path of a file, such as {files[0]}." if files else ""
+        raise DatasetError(f"{folder} holds no captions. Expected {_FORMS}.{hint}")
     return folder / found[0]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lpcvc_zoo.errors import TrainingError
+from lpcvc_zoo.registry import get_entry
 from lpcvc_zoo.retrieval import coco
 from lpcvc_zoo.retrieval.files import read_json
 from lpcvc_zoo.training.progress import Say
@@ -42,6 +43,10 @@ def recipe_for(
     while batch > 2 and batch * FEWEST_STEPS > count:
         batch //= 2
     tuned = pretrained is not None or "." in model
+    if not tuned:
+        published = [record.tag for record in get_entry(model).pretrained]
+        others = f" (--pretrained starts from {' or '.join(published)}, or a file)" if published else ""
+        say(f"{model} learns from untrained weights{others}.")
     return checked(
         {
             "model": model,
@@ -53,6 +58,12 @@ def recipe_for(
         },
         "the recipe made for these options",
     )
+
+
+def own_validation(data: str, say: Say | None) -> str:
+    """The part of the data that is there to validate on, such as COCO's tree brings; else all of it."""
+    sources = _sources(data, say or (lambda message: None))
+    return str(sources.get("validation", data))
 
 
 def _sources(data: str, say: Say) -> dict[str, Any]:

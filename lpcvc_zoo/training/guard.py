@@ -17,7 +17,7 @@ from lpcvc_zoo.data import PHOTOS
 from lpcvc_zoo.errors import TrainingError
 from lpcvc_zoo.preprocess import load_rgb
 from lpcvc_zoo.retrieval import photos
-from lpcvc_zoo.retrieval.records import text_key
+from lpcvc_zoo.retrieval.records import Problem, summary, text_key
 from lpcvc_zoo.training.parts import Rows, filled
 from lpcvc_zoo.training.pixels import Done
 from lpcvc_zoo.training.progress import Say
@@ -25,6 +25,7 @@ from lpcvc_zoo.training.sources import ImageRef, TrainingData, bytes_of, identit
 
 BY_CHANCE = 20  # of its 474 captions; a large corpus may hold a few such as "a red apple." by itself
 SAME_PICTURE = 8.0  # mean difference in grey levels below which two images of one size are the same
+_BROKEN = "00" * 32  # stands for the sha256 of an image that can't be read
 _AT_ONCE = 4096  # images; their hashes are one file of the cache
 Use = Literal["trained on", "validated on"]
 
@@ -34,11 +35,13 @@ def guarded(
 ) -> tuple[TrainingData, list[str]]:
     """The data without captions of the bundled benchmark, and sha256 of each image, in order.
 
-    ``say`` is told what was left out; ``done``, how many images are hashed.
+    ``say`` is told what was left out, as images are that can't be read; ``done``, how many are hashed.
     TrainingError if any of the benchmark's photos is there (the same bytes, or the same picture saved
     again in the same size), or so many of its captions that it can't be chance.
     """
-    by_image = dict(zip(data.images, image_hashes(data.images, use, done), strict=True))
+    data, by_image, problems = hashed(data, use, done)
+    if problems and say is not None:
+        say(f"warning: {summary(problems)}")
     kept = without_captions(data, use, say)
     return kept, [by_image[image] for image in kept.images]
 
@@ -64,15 +67,29 @@ def without_captions(data: TrainingData, use: Use, say: Say | None = None) -> Tr
     return kept
 
 
-def image_hashes(images: Sequence[ImageRef], use: Use, done: Done | None = None) -> list[str]:
-    """sha256 (hex) of each image, none of them the benchmark's; files that did not change are read once."""
+def hashed(
+    data: TrainingData, use: Use, done: Done | None = None
+) -> tuple[TrainingData, dict[ImageRef, str], list[Problem]]:
+    """The data without images that can't be read, sha256 (hex) of each image left, and what was left out.
+
+    TrainingError for a photo of the benchmark. Files that did not change since are not read again.
+    """
+    digests = dict(zip(data.images, _image_hashes(data.images, use, done), strict=True))
+    broken = [image for image, digest in digests.items() if digest is None]
+    problems = [Problem(str(image), None, "is no whole image that Pillow can read") for image in broken]
+    left = {image: digest for image, digest in digests.items() if digest is not None}
+    return (data.without_images({*broken}) if broken else data), left, problems
+
+
+def _image_hashes(images: Sequence[ImageRef], use: Use, done: Done | None) -> list[str | None]:
+    """None for an image that can't be read."""
 
     def make(part: range) -> Rows:
         chosen = images[part.start : part.stop]
         hashes: list[str] = []
         with ThreadPoolExecutor(8) as pool:
-            for image, digest in zip(chosen, pool.map(_sha256, chosen), strict=True):
-                if digest in benchmark_images() or _same_picture(image):
+            for image, digest in zip(chosen, pool.map(_of_readable, chosen), strict=True):
+                if digest != _BROKEN and (digest in benchmark_images() or _same_picture(image)):
                     raise TrainingError(
                         f"{image} is a photo of the bundled benchmark, which must never be {use}: its score "
                         "would mean nothing any more. Use other data."
@@ -82,9 +99,10 @@ def image_hashes(images: Sequence[ImageRef], use: Use, done: Done | None = None)
                     done(part.start + len(hashes), len(images))
         return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 32)
 
-    about = [identities(images), sorted(benchmark_images())]
+    about = [identities(images), sorted(benchmark_images()), _BROKEN]
     rows = filled("hashes", about, len(images), _AT_ONCE, make)
-    return [rows[index].tobytes().hex() for index in range(len(images))]
+    found = (rows[index].tobytes().hex() for index in range(len(images)))
+    return [None if digest == _BROKEN else digest for digest in found]
 
 
 @cache
@@ -115,7 +133,7 @@ def _same_picture(image: ImageRef) -> bool:
         with Image.open(image if isinstance(image, Path) else io.BytesIO(image.read())) as opened:
             size = opened.size
     except OSError:
-        return False  # reading it later says what is wrong with it
+        return False
     alike = _photos_by_size().get(size, [])
     if not alike:
         return False
@@ -137,3 +155,14 @@ def _photos() -> list[Path]:
 
 def _sha256(image: ImageRef) -> str:
     return hashlib.sha256(bytes_of(image)).hexdigest()
+
+
+def _of_readable(image: ImageRef) -> str:
+    content = bytes_of(image)
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            opened.draft("RGB", (1, 1))  # a JPEG at an eighth of its size: read to its end, but sooner
+            load_rgb(opened)
+    except Exception:  # broken files make Pillow's plugins raise anything
+        return _BROKEN
+    return hashlib.sha256(content).hexdigest()

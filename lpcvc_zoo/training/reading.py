@@ -58,11 +58,12 @@ def read_checked(recipe: Recipe, progress: RunProgress, *, strict: bool) -> Mate
     size = len(data.images) * 3 * (recipe.image_size or get_entry(recipe.model).image_size) ** 2
     if "image" in recipe.towers and recipe.data.cache and size > WORTH_SAYING:
         progress.say(f"The images' pixels take {size / 1e9:.1f} GB in {cache_dir()}, for all runs.")
-    digests = _digests(data, "trained on", progress)
+    data, digests = _readable(data, "trained on", progress, strict=strict)
     if held_out is None and recipe.validates:
         data, held_out = _held_out(data, recipe.data.hold_out, digests)
     elif held_out is not None:
-        digests |= _digests(held_out, "validated on", progress)
+        held_out, more = _readable(held_out, "validated on", progress, strict=strict)
+        digests |= more
     data = guard.without_captions(data, "trained on", progress.say)
     if held_out is not None:
         held_out = guard.without_captions(held_out, "validated on", progress.say)
@@ -80,9 +81,14 @@ def tell(problems: Sequence[Problem], say: Say, *, strict: bool = False) -> None
             say(f"{level}: {summary(found)}")
 
 
-def _digests(data: TrainingData, use: guard.Use, progress: RunProgress) -> dict[ImageRef, str]:
+def _readable(
+    data: TrainingData, use: guard.Use, progress: RunProgress, *, strict: bool
+) -> tuple[TrainingData, dict[ImageRef, str]]:
+    """The data without images that can't be read, which are told of, and the digests of the others."""
     done = partial(progress.at, f"hashes of the images {use}")
-    return dict(zip(data.images, guard.image_hashes(data.images, use, done), strict=True))
+    data, digests, problems = guard.hashed(data, use, done)
+    tell(problems, progress.say, strict=strict)
+    return data, digests
 
 
 def _held_out(data: TrainingData, share: float, digests: Digests) -> tuple[TrainingData, TrainingData]:

@@ -20,9 +20,11 @@ from lpcvc_zoo.registry import build
 from lpcvc_zoo.retrieval.metrics import Recall
 from lpcvc_zoo.training import guard
 from lpcvc_zoo.training.checkpoint import cannot_write, facts_of, save_towers
+from lpcvc_zoo.training.defaults import own_validation
+from lpcvc_zoo.training.folder import DATA
 from lpcvc_zoo.training.pixels import Done
 from lpcvc_zoo.training.progress import Say
-from lpcvc_zoo.training.reading import tell
+from lpcvc_zoo.training.reading import BY_CHANCE, tell
 from lpcvc_zoo.training.recipe import Source
 from lpcvc_zoo.training.sources import read_validation
 from lpcvc_zoo.training.validate import Validation
@@ -102,17 +104,19 @@ def soup(
 
     TrainingError for fewer than two checkpoints, for ones that were trained at different sizes or at others
     than asked for, for an ``out`` that can't be written, and for a validation set with photos or captions of
-    the bundled benchmark. WeightsError where checkpoints are not alike.
+    the bundled benchmark, or with images that a checkpoint's run was trained on (by the list in its folder).
+    WeightsError where checkpoints are not alike.
     """
     names = [str(path) for path in checkpoints]
     if len(set(names)) < 2 or len(set(names)) != len(names):
         raise TrainingError(f"A soup needs two checkpoints or more, each once; got {', '.join(names)}.")
     at = _trained_at(names, contract=contract, image_size=image_size, text_length=text_length)
     _check_writable(Path(out))
-    data = read_validation(Source(path=validation))
+    data = read_validation(Source(path=own_validation(validation, say)))
     if say is not None:
         tell(data.problems, say)
-    data, _ = guard.guarded(data, "validated on", say=say)
+    data, hashes = guard.guarded(data, "validated on", say=say)
+    _check_apart(names, hashes)
     model = build(
         name,
         pretrained=names[0],
@@ -153,6 +157,21 @@ def _trained_at(checkpoints: Sequence[str], **asked: Any) -> dict[str, Any]:
             )
         at[what] = next(iter(said.values()), None)
     return at
+
+
+def _check_apart(checkpoints: Sequence[str], hashes: Sequence[str]) -> None:
+    """TrainingError where more of the validation set than chance gives was trained on."""
+    for name in checkpoints:
+        listed = Path(name).expanduser().parent / DATA
+        if not listed.is_file():
+            continue
+        trained_on = {line.removeprefix("image ") for line in listed.read_text(encoding="utf-8").splitlines()}
+        shared = sum(digest in trained_on for digest in hashes)
+        if shared > BY_CHANCE * len(hashes):
+            raise TrainingError(
+                f"{shared} of the {len(hashes)} images to validate on were trained on for {name} ({listed}). "
+                "Recall on them says nothing about new images. Name a validation set of other images."
+            )
 
 
 def _check_writable(path: Path) -> None:

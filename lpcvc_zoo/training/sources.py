@@ -61,6 +61,20 @@ class TrainingData:
                 collector.text(text)
         return collector.data()
 
+    def without_images(self, images: set[ImageRef]) -> TrainingData:
+        """Without these images, and without the texts that belong to none but them."""
+        collector = _Collector()
+        lost = set[int]()
+        for image, positives in zip(self.images, self.positives, strict=True):
+            if image in images:
+                lost.update(positives)
+            else:
+                collector.add(image, [self.texts[text] for text in positives])
+        for index, text in enumerate(self.texts):
+            if index not in lost:
+                collector.text(text)
+        return collector.data()
+
     def as_dataset(self, name: str) -> RetrievalDataset:
         """The same as a dataset that can be scored; a member of a shard goes under a path of its own."""
         paths = tuple(Path(str(image)) for image in self.images)
