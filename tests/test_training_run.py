@@ -541,23 +541,26 @@ def test_ctrl_c_before_the_first_step_says_whether_there_is_a_state(
 def test_defaults_suit_the_data(data, tmp_path) -> None:
     for part, count in (("train", 12), ("val", 4)):
         drawings(tmp_path / "split" / part, count)
-    make = partial(recipe_for, NAME, pretrained=None, contract=SAMPLE, validation=None, say=pytest.fail)
+    said: list[str] = []
+    make = partial(recipe_for, NAME, pretrained=None, contract=SAMPLE, validation=None, say=said.append)
     split, plain = make(str(tmp_path / "split")), make(str(data))
     assert split.data.validation is not None
     assert split.data.validation.path.endswith("val")
     assert split.batch_size == 2  # at least four steps an epoch
     assert (plain.data.validation, plain.data.hold_out, plain.batch_size) == (None, 0.2, 4)
+    assert said == 2 * [f"{NAME} learns from untrained weights."]
     held_out = str(tmp_path / "split" / "val")
     named = make(str(data), pretrained="x.pt", validation=held_out)
     assert named.data.validation is not None
     assert named.data.validation.path == held_out
+    assert len(said) == 2
     assert named.optimiser.lr < plain.optimiser.lr  # fine-tuning
 
 
 def test_of_millions_of_images_some_are_held_out_too(data, monkeypatch) -> None:
     many = SimpleNamespace(images=range(12_000_000))
     monkeypatch.setattr("lpcvc_zoo.training.defaults.read_training", lambda _: (many, None))
-    made = recipe_for(NAME, str(data), pretrained=None, contract=SAMPLE, validation=None, say=pytest.fail)
+    made = recipe_for(NAME, str(data), pretrained=None, contract=SAMPLE, validation=None, say=str)
     assert round(made.data.hold_out * len(many.images)) == 500
 
 

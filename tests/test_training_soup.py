@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,16 @@ def test_a_soup_of_differently_trained_ones_or_at_something_else_is_refused(
 
 def test_a_soup_is_not_chosen_by_what_its_checkpoints_were_trained_on(two, tmp_path) -> None:
     boxes, others = drawings(tmp_path / "coco" / "train", 4), drawings(tmp_path / "coco" / "val", 4, seed=1)
-    trained_on = [f"image {sha256_of(boxes / '002.png')}", "text " + 64 * "0"]
-    (tmp_path / "data.txt").write_text("\n".join(trained_on) + "\n")
-    with pytest.raises(TrainingError, match=r"1 of the 4 images to validate on were trained on for .*a\.s"):
+    trained_on = [f"image {sha256_of(path)}" for path in sorted(boxes.glob("*.png"))]
+    (tmp_path / "data.txt").write_text("\n".join([*trained_on, "text " + 64 * "0"]) + "\n")
+    with pytest.raises(TrainingError, match=r"4 of the 4 images .* trained on .*Name a validation set"):
         soup(NAME, two, str(boxes), tmp_path / "soup.safetensors")
+    shutil.copy(others / "001.png", boxes / "001.png")
+    shutil.copy(others / "002.png", boxes / "002.png")
+    said: list[str] = []
+    soup(NAME, two, str(boxes), tmp_path / "soup.safetensors", say=said.append)
+    left_out = "2 of the 4 images to validate on were trained on for these checkpoints and are left out."
+    assert said == [left_out]
     for validation in (others, tmp_path / "coco"):  # a tree brings the part to validate on, as in training
         assert soup(NAME, two, str(validation), tmp_path / "soup.safetensors").chosen.recall.value >= 0
 

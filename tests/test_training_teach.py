@@ -439,9 +439,15 @@ def ingredients(data, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return made
 
 
-def test_a_uniform_soup_is_the_mean_of_its_checkpoints(data, ingredients, tmp_path) -> None:
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """Drawings that no checkpoint was trained on."""
+    return drawings(tmp_path_factory.mktemp("others") / "boxes", 24, seed=1)
+
+
+def test_a_uniform_soup_is_the_mean_of_its_checkpoints(others, ingredients, tmp_path) -> None:
     made = soup(
-        NAME, ingredients, str(data), tmp_path / "soup.safetensors", method="uniform", contract=SAMPLE
+        NAME, ingredients, str(others), tmp_path / "soup.safetensors", method="uniform", contract=SAMPLE
     )
     assert made.chosen.checkpoints == tuple(ingredients)
     mean = {key: sum(load_file(path)[key] for path in ingredients) / 3 for key in load_file(ingredients[0])}
@@ -452,7 +458,7 @@ def test_a_uniform_soup_is_the_mean_of_its_checkpoints(data, ingredients, tmp_pa
 
 
 def test_a_greedy_soup_is_at_least_as_good_as_its_best_checkpoint(
-    data, ingredients, tmp_path, capsys
+    others, ingredients, tmp_path, capsys
 ) -> None:
     path = tmp_path / "soup.safetensors"
     with pytest.raises(SystemExit) as ended:
@@ -462,7 +468,7 @@ def test_a_greedy_soup_is_at_least_as_good_as_its_best_checkpoint(
                 NAME,
                 *ingredients,
                 "--validation",
-                str(data),
+                str(others),
                 "--contract",
                 SAMPLE,
                 "--out",
@@ -476,23 +482,23 @@ def test_a_greedy_soup_is_at_least_as_good_as_its_best_checkpoint(
     chosen = made["chosen"]["recall"]["value"]
     assert chosen >= max(recalls[(single,)] for single in ingredients)
     assert recalls[tuple(made["chosen"]["checkpoints"])] == chosen
-    assert evaluate(build(NAME, pretrained=path, contract=SAMPLE), data).recall(10).value == pytest.approx(
+    assert evaluate(build(NAME, pretrained=path, contract=SAMPLE), others).recall(10).value == pytest.approx(
         chosen, abs=0.05
     )
 
 
 def test_soups_are_never_chosen_on_the_benchmark_nor_made_of_one(
-    data, ingredients, teacher, tmp_path
+    others, ingredients, teacher, tmp_path
 ) -> None:
     with pytest.raises(TrainingError, match="must never be validated on"):
         soup(NAME, ingredients, "photos", tmp_path / "soup.safetensors", contract=SAMPLE)
     with pytest.raises(TrainingError, match="two checkpoints or more"):
-        soup(NAME, [teacher], str(data), tmp_path / "soup.safetensors", contract=SAMPLE)
+        soup(NAME, [teacher], str(others), tmp_path / "soup.safetensors", contract=SAMPLE)
     with pytest.raises(WeightsError):
         soup(
             NAME,
             [teacher, tmp_path / "none.safetensors"],
-            str(data),
+            str(others),
             tmp_path / "soup.safetensors",
             contract=SAMPLE,
         )

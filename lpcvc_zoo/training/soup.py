@@ -24,9 +24,9 @@ from lpcvc_zoo.training.defaults import own_validation
 from lpcvc_zoo.training.folder import DATA
 from lpcvc_zoo.training.pixels import Done
 from lpcvc_zoo.training.progress import Say
-from lpcvc_zoo.training.reading import BY_CHANCE, tell
+from lpcvc_zoo.training.reading import tell
 from lpcvc_zoo.training.recipe import Source
-from lpcvc_zoo.training.sources import read_validation
+from lpcvc_zoo.training.sources import TrainingData, read_validation
 from lpcvc_zoo.training.validate import Validation
 from lpcvc_zoo.weights.read import read_facts
 
@@ -104,8 +104,8 @@ def soup(
 
     TrainingError for fewer than two checkpoints, for ones that were trained at different sizes or at others
     than asked for, for an ``out`` that can't be written, and for a validation set with photos or captions of
-    the bundled benchmark, or with images that a checkpoint's run was trained on (by the list in its folder).
-    WeightsError where checkpoints are not alike.
+    the bundled benchmark, or of nothing but images that a checkpoint's run was trained on (others are left
+    out; the list is in its folder). WeightsError where checkpoints are not alike.
     """
     names = [str(path) for path in checkpoints]
     if len(set(names)) < 2 or len(set(names)) != len(names):
@@ -116,7 +116,7 @@ def soup(
     if say is not None:
         tell(data.problems, say)
     data, hashes = guard.guarded(data, "validated on", say=say)
-    _check_apart(names, hashes)
+    data = _apart(data, hashes, names, say)
     model = build(
         name,
         pretrained=names[0],
@@ -159,19 +159,29 @@ def _trained_at(checkpoints: Sequence[str], **asked: Any) -> dict[str, Any]:
     return at
 
 
-def _check_apart(checkpoints: Sequence[str], hashes: Sequence[str]) -> None:
-    """TrainingError where more of the validation set than chance gives was trained on."""
-    for name in checkpoints:
-        listed = Path(name).expanduser().parent / DATA
-        if not listed.is_file():
-            continue
-        trained_on = {line.removeprefix("image ") for line in listed.read_text(encoding="utf-8").splitlines()}
-        shared = sum(digest in trained_on for digest in hashes)
-        if shared > BY_CHANCE * len(hashes):
-            raise TrainingError(
-                f"{shared} of the {len(hashes)} images to validate on were trained on for {name} ({listed}). "
-                "Recall on them says nothing about new images. Name a validation set of other images."
-            )
+def _apart(
+    data: TrainingData, hashes: Sequence[str], checkpoints: Sequence[str], say: Say | None
+) -> TrainingData:
+    """The validation set without images that any checkpoint's run was trained on, by the list beside it.
+
+    So the data of runs that held out a share of it is reduced to that share. TrainingError for less than two
+    texts left.
+    """
+    lists = {Path(name).expanduser().parent / DATA for name in checkpoints}
+    lines = (path.read_text(encoding="utf-8").splitlines() for path in lists if path.is_file())
+    trained_on = {line.removeprefix("image ") for some in lines for line in some}
+    kept = data.part(place for place, digest in enumerate(hashes) if digest not in trained_on)
+    if len(kept.images) == len(data.images):
+        return data
+    lost = f"{len(data.images) - len(kept.images)} of the {len(data.images)} images to validate on"
+    if len(kept.texts) <= 1:
+        raise TrainingError(
+            f"{lost} were trained on for these checkpoints, by the {DATA} beside them. Recall on them says "
+            "nothing about new images. Name a validation set of other images."
+        )
+    if say is not None:
+        say(f"{lost} were trained on for these checkpoints and are left out.")
+    return kept
 
 
 def _check_writable(path: Path) -> None:
