@@ -262,8 +262,12 @@ def evaluate(
     if weights == "untrained":
         _warn_of_chance(name)
     if as_json:
-        why: dict[str, Any] = {"text_length_choice": found.choice.model_dump(mode="json")} if found else {}
-        why |= {"artifact": str(artifact.folder)} if found and artifact else {}
+        why: dict[str, Any] = {}
+        if found and artifact:
+            why = {
+                "text_length_choice": found.choice.model_dump(mode="json"),
+                "artifact": str(artifact.folder),
+            }
         print_json(scores.model_dump(mode="json") | why)
         return
     if found and artifact:

@@ -17,10 +17,10 @@ from lpcvc_zoo.data import PHOTOS
 from lpcvc_zoo.errors import TrainingError
 from lpcvc_zoo.preprocess import load_rgb
 from lpcvc_zoo.retrieval import photos
-from lpcvc_zoo.retrieval.records import Problem, summary, text_key
+from lpcvc_zoo.retrieval.records import Problem, text_key
 from lpcvc_zoo.training.parts import Rows, filled
 from lpcvc_zoo.training.pixels import Done
-from lpcvc_zoo.training.progress import Say
+from lpcvc_zoo.training.progress import Say, tell
 from lpcvc_zoo.training.sources import ImageRef, TrainingData, bytes_of, identities, load_image
 
 BY_CHANCE = 20  # of its 474 captions; a large corpus may hold a few such as "a red apple." by itself
@@ -40,8 +40,8 @@ def guarded(
     again in the same size), or so many of its captions that it can't be chance.
     """
     data, by_image, problems = hashed(data, use, done)
-    if problems and say is not None:
-        say(f"warning: {summary(problems)}")
+    if say is not None:
+        tell(problems, say)
     kept = without_captions(data, use, say)
     return kept, [by_image[image] for image in kept.images]
 
@@ -129,11 +129,8 @@ def manifest(data: TrainingData, hashes: Iterable[str]) -> str:
 
 
 def _same_picture(image: ImageRef) -> bool:
-    try:
-        with Image.open(image if isinstance(image, Path) else io.BytesIO(image.read())) as opened:
-            size = opened.size
-    except OSError:
-        return False
+    with Image.open(image if isinstance(image, Path) else io.BytesIO(image.read())) as opened:
+        size = opened.size
     alike = _photos_by_size().get(size, [])
     if not alike:
         return False

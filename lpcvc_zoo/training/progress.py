@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from lpcvc_zoo.errors import DatasetError
+from lpcvc_zoo.retrieval.records import Problem, summary
+
 Say = Callable[[str], None]  # shows a line that stays
 _SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal to redraw
+
+
+def tell(problems: Sequence[Problem], say: Say, *, strict: bool = False) -> None:
+    """What was odd in the files, the first few and how many. DatasetError for warnings under ``strict``."""
+    for level in ("warning", "note"):
+        if found := [problem for problem in problems if problem.level == level]:
+            if strict and level == "warning":
+                raise DatasetError(f"The data has flaws; {summary(found)}.")
+            say(f"{level}: {summary(found)}")
 
 
 class RunProgress:

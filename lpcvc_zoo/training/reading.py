@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lpcvc_zoo.errors import DatasetError, TrainingError
+from lpcvc_zoo.errors import TrainingError
 from lpcvc_zoo.files import cache_dir
 from lpcvc_zoo.registry import chosen_weights, get_entry
-from lpcvc_zoo.retrieval.records import Problem, summary
 from lpcvc_zoo.training import guard
-from lpcvc_zoo.training.progress import RunProgress, Say
+from lpcvc_zoo.training.progress import RunProgress, Say, tell
 from lpcvc_zoo.training.recipe import Recipe
 from lpcvc_zoo.training.sources import ImageRef, TrainingData, read_training, size_of
 from lpcvc_zoo.weights.hashes import sha256_once
@@ -70,15 +69,6 @@ def read_checked(recipe: Recipe, progress: RunProgress, *, strict: bool) -> Mate
         held_out = _apart(held_out, data, digests, progress.say)
     manifest = guard.manifest(data, [digests[image] for image in data.images])
     return Material(data, held_out, manifest, _made_of(recipe, data, held_out, digests))
-
-
-def tell(problems: Sequence[Problem], say: Say, *, strict: bool = False) -> None:
-    """What was odd in the files, the first few and how many. DatasetError for warnings under ``strict``."""
-    for level in ("warning", "note"):
-        if found := [problem for problem in problems if problem.level == level]:
-            if strict and level == "warning":
-                raise DatasetError(f"The data has flaws; {summary(found)}.")
-            say(f"{level}: {summary(found)}")
 
 
 def _readable(

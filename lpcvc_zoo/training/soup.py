@@ -23,8 +23,7 @@ from lpcvc_zoo.training.checkpoint import cannot_write, facts_of, save_towers
 from lpcvc_zoo.training.defaults import own_validation
 from lpcvc_zoo.training.folder import DATA
 from lpcvc_zoo.training.pixels import Done
-from lpcvc_zoo.training.progress import Say
-from lpcvc_zoo.training.reading import tell
+from lpcvc_zoo.training.progress import Say, tell
 from lpcvc_zoo.training.recipe import Source
 from lpcvc_zoo.training.sources import TrainingData, read_validation
 from lpcvc_zoo.training.validate import Validation
