@@ -31,9 +31,10 @@ from open_clip.transformer import VisionTransformer
 from strangers import strangers_model
 from timm.layers.attention import Attention
 from timm.models.efficientvit_mit import LiteMLA
-from timm.models.efficientvit_msra import LocalWindowAttention
+from timm.models.efficientvit_msra import CascadedGroupAttention, LocalWindowAttention
 from timm.models.fastvit import Attention as FastAttention
 from timm.models.fastvit import MobileOneBlock
+from timm.utils.model import reparameterize_model
 from tiny import DIM, TinyText, tiny_model
 from torch import Tensor, nn
 
@@ -87,6 +88,10 @@ class Masked(nn.Module):
         return self.attn(hidden, hidden, hidden, need_weights=False, attn_mask=self.mask)[0]
 
 
+def cascaded() -> nn.Module:
+    return CascadedGroupAttention(WIDTH, 8, HEADS, attn_ratio=1, resolution=7)
+
+
 ATTENTIONS = {
     "torch's own, packed": (
         lambda: Masked(nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)), (2, TOKENS, WIDTH)
@@ -99,6 +104,14 @@ ATTENTIONS = {
         lambda: nn.Sequential(Attention(WIDTH, HEADS, qkv_bias=True)), (2, TOKENS, WIDTH)
     ),
     "FastViT's, over pixels": (lambda: nn.Sequential(FastAttention(WIDTH, head_dim=8)), (2, WIDTH, 3, 4)),
+    "MSRA-EfficientViT's, with BatchNorm": (lambda: nn.Sequential(cascaded()), (2, WIDTH, 7, 7)),
+    "MSRA-EfficientViT's, folded": (
+        lambda: reparameterize_model(nn.Sequential(cascaded())), (2, WIDTH, 7, 7)
+    ),
+    "MSRA-EfficientViT's, in windows": (
+        lambda: nn.Sequential(LocalWindowAttention(WIDTH, 8, HEADS, attn_ratio=1, resolution=10)),
+        (2, WIDTH, 10, 10),
+    ),
     "CLIP-ResNet's pooling": (lambda: nn.Sequential(AttentionPool2d(3, WIDTH, HEADS, 24)), (2, WIDTH, 3, 3)),
 }  # fmt: skip
 
