@@ -192,6 +192,50 @@ def quantised_product(
     )  # fmt: skip
 
 
+def quantised_windows(windows: int = 4, kind: type = np.uint16) -> onnx.ModelProto:
+    """A convolution of several windows at once, cut into queries, keys and values."""
+    return model(
+        ("x", FLOAT, [windows, 16, 7, 7]),
+        ("y", FLOAT, [windows, 16, 7, 7]),
+        [
+            node("Sub", "x half", "n", "shift"),
+            node("QuantizeLinear", "n step zero", "xq", "quantise"),
+            node("DequantizeLinear", "xq step zero", "d", "dequantise"),
+            node("Conv", "d w", "c", "packed"),
+            node("QuantizeLinear", "c step zero", "cq", "quantise_again"),
+            node("DequantizeLinear", "cq step zero", "e", "dequantise_again"),
+            node("Reshape", "e same", "f", "keep"),
+            node("Split", "f", "q k y", "cut", axis=1, num_outputs=3),
+        ],
+        constants(
+            half=0.5, step=1e-4, zero=np.array(0, kind), w=weights(48, 16, 1, 1),
+            same=np.array([0, 48, 7, 7]),
+        ),
+        opset=21,
+    )  # fmt: skip
+
+
+def hard_swish(
+    product: str = "x gate", alpha: float = 1 / 6, beta: float = 0.5, quantised: bool = False
+) -> onnx.ModelProto:
+    """x HardSigmoid(x), as two nodes."""
+    before = [
+        node("QuantizeLinear", "given step zero", "q", "quantise"),
+        node("DequantizeLinear", "q step zero", "x", "dequantise"),
+    ]
+    return model(
+        ("given", FLOAT, [1, 8]),
+        ("y", FLOAT, [1, 8]),
+        [
+            *(before if quantised else [node("Mul", "given two", "x", "double")]),
+            node("HardSigmoid", "x", "gate", "gate", alpha=alpha, beta=beta),
+            node("Mul", product, "y", "swish"),
+        ],
+        constants(two=2.0, step=1e-3, zero=np.array(0, np.uint16)),
+        opset=21,
+    )
+
+
 def masked_attention(mask: float) -> onnx.ModelProto:
     return attention_masked_by(mask=np.triu(np.full((8, 8), mask, np.float32), 1))
 
@@ -554,6 +598,8 @@ CORPUS: dict[str, Planted] = {
     "scatternd": Planted("scattered-access", "warning", ("write_nd",), scatter_nd),
     "where on a mask": Planted("where", "warning", ("choose",), where_on_mask),
     "packed qkv": Planted("packed-qkv", "info", ("pick_q", "pick_k"), packed_attention),
+    "windows whose channels are split": Planted("split-windows", "error", ("packed",), quantised_windows),
+    "a hard swish of two": Planted("hard-swish-pair", "error", ("swish",), hard_swish),
     "packed qkv in one split": Planted("packed-qkv", "info", ("cut",), lambda: split_attention(64)),
     "packed qkv in three slices": Planted(
         "packed-qkv", "info", ("cut_q", "cut_k", "cut_v"), lambda: sliced_attention(64)

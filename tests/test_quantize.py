@@ -39,6 +39,7 @@ from lpcvc_zoo.exporting.calibrate import (
     own_numbers,
     softmaxes_with_logits,
 )
+from lpcvc_zoo.exporting.lint import lint_tower
 from lpcvc_zoo.exporting.onnx import export
 from lpcvc_zoo.exporting.precision import by_tower, canonical
 from lpcvc_zoo.exporting.quantize import explain, quantize
@@ -391,6 +392,19 @@ def test_numbers_that_must_stay_constants_are_shared_with_nobody() -> None:
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor).tolist() for tensor in proto.graph.initializer}
     assert [stored[name] for name in numbers] == [1.0, 2.0, 2.0, 1.0]
     assert own_numbers(proto) == 0
+
+
+def test_a_hard_swish_that_stays_in_float_has_its_gate_first(tmp_path, monkeypatch) -> None:
+    """Otherwise the NPU computes x Relu(x), which test_miscompiled shows."""
+    layers = [nn.Linear(16, 16), nn.Hardswish(), nn.Linear(16, 16)]
+    whole = export(strangers_model(image_tower(*layers)), tmp_path / "float")
+    monkeypatch.setattr(room, "_kept", lambda part, tower: ("HardSigmoid", "Mul"))
+    made = quantize(whole, tmp_path / "w8a8", "image=w8a8", samples=4)
+    nodes = {name: each for each in onnx.load(made.path("image")).graph.node for name in each.output}
+    gates = [each for each in nodes.values() if each.op_type == "HardSigmoid"]
+    (swish,) = (each for each in nodes.values() if gates[0].output[0] in each.input)
+    assert list(swish.input) == [gates[0].output[0], gates[0].input[0]]
+    assert "hard-swish-pair" not in {finding.rule for finding in lint_tower(made, "image").findings}
 
 
 def test_the_cache_keeps_precisions_apart_and_quantises_the_float_export(

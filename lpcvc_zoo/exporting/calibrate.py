@@ -19,6 +19,7 @@ from lpcvc_zoo.data import PHOTOS, calibration_pool, sample_captions, sample_pho
 from lpcvc_zoo.exporting.artifact import Calibration, Parity
 from lpcvc_zoo.exporting.engines import Engine, Prepared
 from lpcvc_zoo.exporting.lint.graph import Graph
+from lpcvc_zoo.exporting.lint.miscompiled import swish_pairs
 from lpcvc_zoo.exporting.parity import agreement, run_onnx
 
 CHECKED: dict[Tower, int] = {"image": 12, "text": 24}  # how many embeddings are compared
@@ -75,7 +76,7 @@ class Quantizable:
         if not qnn_preprocess_model(str(path), str(prepared)):
             prepared = path
         model = onnx.load(prepared)
-        if own_numbers(model):
+        if own_numbers(model) + gates_first(model):
             prepared = folder / "prepared.onnx"
             onnx.save(model, prepared)
         graph = model.graph
@@ -166,6 +167,19 @@ def own_numbers(model: onnx.ModelProto) -> int:
                 model.graph.initializer.append(own)
                 takers[name, node.op_type] -= 1
                 places += 1
+    return places
+
+
+def gates_first(model: onnx.ModelProto) -> int:
+    """Put the HardSigmoid of a hard swish before what it gates; says how many were behind it.
+
+    ONNX Runtime's steps for QNN write x HardSigmoid(x). Where that is left in float, the compiler computes
+    x Relu(x) (lint's rule hard-swish-pair).
+    """
+    places = 0
+    for node in swish_pairs(Graph(model)):
+        node.input[0], node.input[1] = node.input[1], node.input[0]
+        places += 1
     return places
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lpcvc_zoo.errors import ContractError
 from lpcvc_zoo.exporting.artifact import TextLengthChoice
-from lpcvc_zoo.exporting.lint.values import FEWEST_ROWS, ROW_STEP
+from lpcvc_zoo.exporting.lint.miscompiled import FEWEST_ROWS, ROW_STEP
 from lpcvc_zoo.preprocess import tokenize
 from lpcvc_zoo.retrieval import embed
 from lpcvc_zoo.retrieval.evaluate import BATCH_SIZE, scored, torch_model

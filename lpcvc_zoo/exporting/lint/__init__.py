@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from lpcvc_zoo.contract import Contract, Tower, get_contract
 from lpcvc_zoo.errors import ExportError, RegistryError
 from lpcvc_zoo.exporting.artifact import Artifact
-from lpcvc_zoo.exporting.lint import boundary, operators, packed, pixels, structure, values
+from lpcvc_zoo.exporting.lint import boundary, miscompiled, operators, packed, pixels, structure, values
 from lpcvc_zoo.exporting.lint.graph import load_graph
 from lpcvc_zoo.exporting.lint.rule import LEVELS, Hit, Level, Rule, Subject
 from lpcvc_zoo.plugins import distribution, points
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 GROUP = "lpcvc_zoo.lint_rules"
-_ROOMS = (boundary, pixels, operators, packed, values, structure)
+_ROOMS = (boundary, pixels, operators, packed, values, structure, miscompiled)
 RULES: tuple[Rule, ...] = tuple(rule for room in _ROOMS for rule in room.RULES)
 
 

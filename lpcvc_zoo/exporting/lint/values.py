@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import onnx
 
 from lpcvc_zoo.exporting.lint.graph import Graph, attribute, label
 from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
@@ -15,9 +14,6 @@ FP16_TINY = 2.0**-25  # what is smaller rounds to 0 in fp16
 _SHAPE_OPERATORS = {"Shape", "Size"}
 # BatchNormalization's deviation is a constant, whose own size keeps it from 0.
 _DIVIDES_BY_DEVIATION = ("InstanceNormalization", "LayerNormalization", "RMSNormalization")
-NARROW_WRONG_ON = 69  # HTP
-# Where the compiler for HTP v69 was seen to get products of 16 bits right: by rows, in steps; by columns.
-MANY_ROWS, FEWEST_ROWS, ROW_STEP, MOST_COLUMNS = 32, 8, 4, 32
 
 
 def infinite(subject: Subject) -> Iterator[Hit]:
@@ -93,59 +89,6 @@ def _takers(graph: Graph, name: str, bounds: bool = False) -> tuple[str, ...]:
     return tuple(label(node) for node in graph.takers(name) if bounds or node.op_type != "Clip")
 
 
-def clipped_padding(subject: Subject) -> Iterator[Hit]:
-    graph = subject.graph
-    for node in graph.nodes("Pad"):
-        number = graph.constant(node.input[2]) if len(node.input) > 2 else np.float32(0)
-        known = _range(graph, node.input[0])
-        if number is None or known is None:
-            continue
-        value, (low, high, step) = float(number.item()), known
-        if not low - step <= value <= high + step:
-            message = f"quantised to {low:.3g} .. {high:.3g}, and padded with {value:.3g}"
-            yield Hit(message, (label(node),))
-
-
-def _range(graph: Graph, name: str) -> tuple[float, float, float] | None:
-    """Least and greatest value, and the step, of what was quantised as a whole; None for anything else."""
-    made = graph.producer.get(name)
-    if made is None or made.op_type != "DequantizeLinear" or len(made.input) < 3:
-        return None
-    scale, zero = graph.constant(made.input[1]), graph.constant(made.input[2])
-    if scale is None or zero is None or scale.size != 1 or zero.dtype.kind not in "iu":
-        return None
-    step, limits = float(scale.item()), np.iinfo(str(zero.dtype))
-    return (limits.min - int(zero.item())) * step, (limits.max - int(zero.item())) * step, step
-
-
-def narrow_product(subject: Subject) -> Iterator[Hit]:
-    graph = subject.graph
-    if subject.htp_arch is not None and subject.htp_arch > NARROW_WRONG_ON:
-        return
-    nodes = []
-    for node in graph.nodes("MatMul"):
-        left, right = (graph.producer.get(name) for name in node.input)
-        if not (_wide_integers_of(graph, left) and _wide_integers_of(graph, right)):
-            continue
-        shape = graph.shape(node.output[0]) or ()
-        if len(shape) < 3 or not all(isinstance(size, int) for size in shape):
-            continue
-        *batch, rows, columns = (int(size) for size in shape if size is not None)
-        odd = rows < FEWEST_ROWS or (rows < MANY_ROWS and rows % ROW_STEP)
-        if odd and columns > MOST_COLUMNS and np.prod(batch) > 1:
-            nodes.append(label(node))
-    if nodes:
-        yield Hit("products of 16-bit matrices with few rows, more than one at once", tuple(nodes))
-
-
-def _wide_integers_of(graph: Graph, made: onnx.NodeProto | None) -> bool:
-    """Whether a value is computed at run time and was quantised to 16 bits."""
-    if made is None or made.op_type != "DequantizeLinear" or made.input[0] not in graph.runtime:
-        return False
-    zero = graph.constant(made.input[2]) if len(made.input) > 2 else None
-    return zero is not None and zero.dtype.itemsize == 2
-
-
 RULES = (
     Rule(
         "infinite-constant", "error",
@@ -178,24 +121,6 @@ RULES = (
         "No NPU has float64.",
         "Export in float32; look for numpy scalars and Python floats in the model's code.",
         doubles,
-    ),
-    Rule(
-        "clipped-padding", "error",
-        "What is padded and the padding share one range on the NPU, that of what is padded: a value beyond "
-        "it is clipped, without a word, while ONNX Runtime computes the right one.",
-        "Do without the padding: the rewrite linear_attention does for EfficientViT's linear attention. Or "
-        "concatenate a constant.",
-        clipped_padding,
-    ),
-    Rule(
-        "narrow-product", "error",
-        "Of 16-bit products that are computed several at once, the compiler for HTP v69 (XR2 Gen 2, "
-        "Snapdragon 8 Gen 1) gets all but the first wrong, without a word, where they have over "
-        f"{MOST_COLUMNS} columns and less than {MANY_ROWS} rows, in no multiple of {ROW_STEP} or less than "
-        f"{FEWEST_ROWS}. For v73 and newer they are right.",
-        "Multiply and add up instead, as the rewrites split_attention and linear_attention do for one row; "
-        f"give a cut text a length that divides by {ROW_STEP}; or leave the product in float or 8 bits.",
-        narrow_product,
     ),
     Rule(
         "fp16-overflow", "error",
