@@ -395,7 +395,7 @@ def test_numbers_that_must_stay_constants_are_shared_with_nobody() -> None:
 
 
 def test_a_hard_swish_that_stays_in_float_has_its_gate_first(tmp_path, monkeypatch) -> None:
-    """Otherwise the NPU computes x Relu(x), which test_miscompiled shows."""
+    """Otherwise the NPU computes x² HardSigmoid(x), which test_miscompiled shows."""
     layers = [nn.Linear(16, 16), nn.Hardswish(), nn.Linear(16, 16)]
     whole = export(strangers_model(image_tower(*layers)), tmp_path / "float")
     monkeypatch.setattr(room, "_kept", lambda part, tower: ("HardSigmoid", "Mul"))

@@ -174,7 +174,7 @@ def gates_first(model: onnx.ModelProto) -> int:
     """Put the HardSigmoid of a hard swish before what it gates; says how many were behind it.
 
     ONNX Runtime's steps for QNN write x HardSigmoid(x). Where that is left in float, the compiler computes
-    x Relu(x) (lint's rule hard-swish-pair).
+    x² HardSigmoid(x) (lint's rule hard-swish-pair).
     """
     places = 0
     for node in swish_pairs(Graph(model)):
