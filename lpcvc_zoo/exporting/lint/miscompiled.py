@@ -149,7 +149,7 @@ RULES = (
     ),
     Rule(
         "hard-swish-pair", "error",
-        "The compiler takes the pair in fp16 and computes x² HardSigmoid(x), for every NPU that was tried. It says "
+        "The compiler takes the pair in fp16 and computes x² HardSigmoid(x), for every NPU tried. It says "
         "that the HardSigmoid is not supported, and compiles.",
         "Put the HardSigmoid in the first place of the Mul, or write HardSwish; quantize does the first.",
         swish_pair,
