@@ -112,6 +112,7 @@ def test_debug_shows_the_traceback() -> None:
         (["export", SMALL, *SAMPLE, "--text-length", "99"], "expected 3 to 77 tokens, got 99"),
         (["export", SMALL, *SAMPLE, "--text-depth", "5"], "text_depth: expected 1 to 4 layers, got 5"),
         (["profile", SMALL, "--target", "onnxruntim"], "Did you mean 'onnxruntime'"),
+        (["profile", SMALL, "--device", "XR2 Gen 2"], "Did you mean --target aihub or --target qnn?"),
         (["evaluate", SMALL, "--dataset", "fotos"], "Did you mean 'photos'"),
         (["evaluate", SMALL, "--dataset", "no/such/folder"], "does not exist"),
         (
@@ -189,6 +190,9 @@ def test_export_profile_evaluate_sweep_and_report_work_together(capsys, tmp_path
 
     made = two_photos(tmp_path / "two photos")
     status, said, err = command(capsys, "evaluate", CHEAPEST, *SAMPLE, "--dataset", str(made), "--json")
+    shown = command(capsys, "evaluate", CHEAPEST, *SAMPLE, "--dataset", str(made))[1]
+    assert "text to image: no recall@5 and no recall@10 of 2 images" in shown
+    assert "image to text: no" not in shown
     assert status == 0
     assert f"untrained, so this recall is chance. A published checkpoint: {CHEAPEST}.conse_minilm" in err
     in_torch = json.loads(said)

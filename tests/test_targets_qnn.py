@@ -527,8 +527,9 @@ def test_the_command_line_shows_what_moves_and_never_a_millisecond(
         shown = capsys.readouterr()
         return shown.out + shown.err
 
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "80")
     table = said("--device", "XR2 Gen 2", "--operators")
+    assert re.search(r"spilled +ops +DMA\n", table)
     assert "VTCM MB" in table
     assert "FullyConnected" in table
     assert "nothing ran" in table

@@ -210,6 +210,7 @@ def evaluate(
     from lpcvc_zoo.retrieval.datasets import load_dataset
     from lpcvc_zoo.retrieval.evaluate import BATCH_SIZE, CompiledPair
     from lpcvc_zoo.retrieval.evaluate import evaluate as score
+    from lpcvc_zoo.retrieval.metrics import KS
 
     precisions = [precision or FLOAT, artifact.manifest.precision if artifact else FLOAT]
     scored = photos.scored_on(dataset, precisions)
@@ -285,6 +286,11 @@ def evaluate(
             f"{recall.chance:.3f}",
         )
     out.print(shown)
+    for direction, pool, kind in (
+        ("image to text", scores.texts, "texts"), ("text to image", scores.images, "images")
+    ):  # fmt: skip
+        if left_out := [f"recall@{k}" for k in KS if k > pool]:
+            out.print(f"{direction}: no {' and no '.join(left_out)} of {pool} {kind}", style="dim")
     out.print(
         f"{name} ({weights}) on {scores.dataset}: {scores.images} images, {scores.texts} texts", style="dim"
     )

@@ -28,8 +28,8 @@ def print_profiles(profiles: Mapping[Any, Profile], operators: bool) -> None:
             ">VTCM MB",
             ">DRAM MB read",
             ">written",
-            ">of which spilled",
-            ">operations",
+            ">spilled",
+            ">ops",
             ">DMA",
         )
         for tower, measured in profiles.items():
