@@ -17,6 +17,7 @@ import pytest
 import torch
 from bad_models import floats, node
 from strangers import Outlier, image_tower, strangers_model
+from timm.models.efficientvit_mit import LiteMLA
 from torch import nn
 
 from lpcvc_zoo.bench.artifacts import artifact_cells
@@ -392,6 +393,24 @@ def test_numbers_that_must_stay_constants_are_shared_with_nobody() -> None:
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor).tolist() for tensor in proto.graph.initializer}
     assert [stored[name] for name in numbers] == [1.0, 2.0, 2.0, 1.0]
     assert own_numbers(proto) == 0
+
+
+def test_what_linear_attention_divides_stays_in_float(tmp_path) -> None:
+    """In 16 bits the smallest sums of a real tower became 0, and one photo's embedding another's."""
+    tower = nn.Sequential(
+        nn.Conv2d(3, 16, 32, stride=32), LiteMLA(16, 16, dim=8), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    for parameter in tower.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    whole = export(strangers_model(tower), tmp_path / "float", rewrites="npu")
+    nodes = onnx.load(quantize(whole, tmp_path / "w8a16", "image=w8a16", samples=4).path("image")).graph.node
+    made = {name: each for each in nodes for name in each.output}
+    shares = [each for each in nodes if each.op_type == "Div"][:2]
+    for share in shares:
+        clamp = made[share.input[1]]
+        assert (clamp.op_type, made[clamp.input[0]].op_type) in {("Clip", "Add"), ("Clip", "ReduceSum")}
+    products = [each for each in nodes if each.op_type == "MatMul"]
+    assert {made[name].op_type for each in products[-2:] for name in each.input} == {"DequantizeLinear"}
 
 
 def test_a_hard_swish_that_stays_in_float_has_its_gate_first(tmp_path, monkeypatch) -> None:

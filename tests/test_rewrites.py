@@ -193,6 +193,19 @@ def test_linear_attention_is_the_same_without_padding_its_values(batch: int) -> 
 
 
 @pytest.mark.parametrize(
+    "rows", [slice(0, 8), slice(8, 16), slice(9, 10)], ids=["queries", "keys", "one key"]
+)
+def test_linear_attention_is_the_same_where_nothing_asks_or_answers(rows: slice) -> None:
+    """Then the original divides 0 by a number that is 0 in fp16."""
+    module, given = filled(nn.Sequential(LiteMLA(32, 32, dim=8, eps=1e-15))), tokens(1, 32, 6, 7)
+    with torch.no_grad():
+        module[0].qkv.conv.weight[rows] = 0
+        before = module(given)
+        assert linear_attention(module) == 1
+        torch.testing.assert_close(module(given), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
     ("make", "rewrite", "shape"),
     [
         (lambda: LiteMLA(32, 32, dim=8), linear_attention, (1, 32, 6, 7)),

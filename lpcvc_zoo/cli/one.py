@@ -286,11 +286,11 @@ def evaluate(
             f"{recall.chance:.3f}",
         )
     out.print(shown)
-    for direction, pool, kind in (
+    for direction, count, kind in (
         ("image to text", scores.texts, "texts"), ("text to image", scores.images, "images")
     ):  # fmt: skip
-        if left_out := [f"recall@{k}" for k in KS if k > pool]:
-            out.print(f"{direction}: no {' and no '.join(left_out)} of {pool} {kind}", style="dim")
+        if left_out := [f"recall@{k}" for k in KS if k > count]:
+            out.print(f"{direction}: no {' and no '.join(left_out)} of {count} {kind}", style="dim")
     out.print(
         f"{name} ({weights}) on {scores.dataset}: {scores.images} images, {scores.texts} texts", style="dim"
     )

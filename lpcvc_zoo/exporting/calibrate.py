@@ -20,6 +20,7 @@ from lpcvc_zoo.exporting.artifact import Calibration, Parity
 from lpcvc_zoo.exporting.engines import Engine, Prepared
 from lpcvc_zoo.exporting.lint.graph import Graph
 from lpcvc_zoo.exporting.lint.miscompiled import swish_pairs
+from lpcvc_zoo.exporting.modules import IN_FLOAT
 from lpcvc_zoo.exporting.parity import agreement, run_onnx
 
 CHECKED: dict[Tower, int] = {"image": 12, "text": 24}  # how many embeddings are compared
@@ -81,7 +82,7 @@ class Quantizable:
             onnx.save(model, prepared)
         graph = model.graph
         self.layers = _grouped(graph, layers)
-        fixed = {name for layer in (_ADAPTER, _LOOKUP, _END) for name in self.layers.pop(layer, [])}
+        fixed = {name for layer in (_ADAPTER, _LOOKUP, IN_FLOAT, _END) for name in self.layers.pop(layer, [])}
         self.operators: dict[str, list[str]] = {}
         for node in graph.node:
             if node.name not in fixed:
@@ -210,6 +211,7 @@ def layers_of(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
         scopes = [scope for scope in ast.literal_eval(notes[_SCOPES])[1:-1] if scope]
         layer = _END if not scopes else scopes[-1].removeprefix("tower.")
         layer = _ADAPTER if scopes and scopes[0] == _ADAPTER else layer
+        layer = IN_FLOAT if layer.endswith(f".{IN_FLOAT}") else layer
         match = _LAYER.match(layer)
         found |= dict.fromkeys(node.output, match.group(1) if match else layer)
     return found

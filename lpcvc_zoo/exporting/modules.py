@@ -10,6 +10,9 @@ from torch.nn import functional as F
 
 from lpcvc_zoo.exporting.attention import replace
 
+IN_FLOAT = "in_float"  # the name of parts that quantisation leaves alone
+LEAST = 1e-4  # to divide by: fp16 has its inverse
+
 
 class Windows(nn.Module):
     """MSRA-EfficientViT's attention in windows, cut out and put back without any tensor of six axes.
@@ -47,10 +50,10 @@ def windows_4d(encoder: nn.Module) -> int:
 
 
 class LinearAttention(nn.Module):
-    """MIT-EfficientViT's linear attention, tokens last, without the ones that it pads its values with.
+    """MIT-EfficientViT's linear attention, tokens last, as weighted means instead of sums to be divided.
 
-    The sums to divide by are computed apart: quantised, the compiler pads with another number. They are
-    multiplied and added up, no matrix product, which would have one row (see lint's rule narrow-product).
+    The original divides what can be several 10,000 times larger at one pixel than at another, by what is:
+    16 bits make the smallest of these numbers 0. It also pads its values, which a compiler does wrong.
     """
 
     def __init__(self, part: Any) -> None:
@@ -61,18 +64,35 @@ class LinearAttention(nn.Module):
             part.kernel_func,
             part.proj,
         )
-        self.dim, self.eps = part.dim, part.eps
+        self.dim = part.dim
+        setattr(self, IN_FLOAT, _Shares(part.eps))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         qkv = self.qkv(x)
         scales = torch.cat([qkv, *(scale(qkv) for scale in self.aggreg)], dim=1)
         q, k, v = scales.reshape(batch, -1, 3 * self.dim, height * width).chunk(3, dim=2)
-        q, k = self.kernel_func(q), self.kernel_func(k)
-        sums = (k.sum(dim=-1, keepdim=True) * q).sum(dim=-2, keepdim=True)
-        mixed = v @ k.mT @ q / (sums + self.eps)
+        keys, queries = getattr(self, IN_FLOAT)(self.kernel_func(k), self.kernel_func(q))
+        mixed = v @ keys.mT @ queries
         projected: Tensor = self.proj(mixed.reshape(batch, -1, height, width))
         return projected
+
+
+class _Shares(nn.Module):
+    """Each key's share of all tokens, and of each query the share that every channel has: 0 to 1.
+
+    Multiplied and added up, no matrix product, which would have one row (see lint's rule narrow-product).
+    """
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, keys: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        sums = keys.sum(dim=-1, keepdim=True)
+        weighted = queries * sums
+        total = weighted.sum(dim=-2, keepdim=True) + self.eps
+        return keys / sums.clamp(min=LEAST), weighted / total.clamp(min=LEAST)
 
 
 def linear_attention(encoder: nn.Module) -> int:
