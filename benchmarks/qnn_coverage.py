@@ -5,11 +5,12 @@
 
 One line of qnn_coverage.csv for each compilation; run again, it goes on where it was, and qnn_page.py shows
 the last line of each. With ``--check`` it also exports what is done already, and compiles again what is
-another file since; a line without a hash can't be compared, and has to be taken out to be made again. A
-line has what the compiler says (``yes``, or ``no`` in its own words), its static estimate (never a time),
-the worst cosine to torch of ``--samples`` photos or captions as the NPU's arithmetic is emulated, what lint
-finds in the export, and the start of the tower's sha256, which is empty in lines older than this column.
-Weights are untrained. An entry that needs a checkpoint to be built is left out but where one is given:
+another file since. A line has what the compiler says (``yes``, or ``no`` in its own words), its static
+estimate (never a time), the worst cosine to torch of ``--samples`` photos or captions as the NPU's arithmetic
+is emulated, the worst to the same file in ONNX Runtime, what lint finds in the export, and the start of the
+tower's sha256. Weights are those that come with the package, or untrained ones that are ``settled``, so that
+every branch counts; lines that do not say which are older, of weights as they are born, and are made again.
+An entry that needs a checkpoint to be built is left out but where one is given:
 ``--models tinyclip_auto_vit_22m_32_text_10m --pretrained laion400m --out auto.csv``.
 Needs ``lpcvc-zoo[qnn]``.
 """
@@ -18,14 +19,16 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from npu_rewrites import measured, samples_of
 from qnn_page import DEVICES, KEY, PRECISIONS, RECORD
 from rich.console import Console
+from settled import settled, shipped
 
 from lpcvc_zoo import build, get_entry, list_models
 from lpcvc_zoo.contract import CONTRACTS, TOWERS, Tower
@@ -33,9 +36,15 @@ from lpcvc_zoo.errors import ZooError
 from lpcvc_zoo.exporting.artifact import Artifact
 from lpcvc_zoo.exporting.cache import cached_export
 from lpcvc_zoo.exporting.lint import lint_tower
+from lpcvc_zoo.exporting.parity import run_onnx
 from lpcvc_zoo.targets.qnn.target import QnnTarget
 
-FACTS = ("compiles", "nodes", "binary MB", "DRAM MB", "VTCM MB", "cosine", "samples", "lint", "export")
+SETTLED = "settled"
+FACTS = (
+    "compiles", "nodes", "binary MB", "DRAM MB", "VTCM MB", "cosine", "samples", "lint", "export", "weights",
+    "to ONNX Runtime",
+)  # fmt: skip
+WEIGHTS = Path("runs/settled")
 
 
 def rows_of(
@@ -57,7 +66,8 @@ def rows_of(
     if not wanted:
         return
     try:
-        model = build(name, contract=contract, pretrained=given.pretrained)
+        kind, weights = weights_of(name, given.pretrained)
+        model = build(name, contract=contract, pretrained=weights)
     except ZooError as error:
         console.print(f"{name} is left out: {error}", soft_wrap=True)
         return
@@ -75,18 +85,32 @@ def rows_of(
                     rewrites="npu",
                     precision=precision,
                     contract=contract,
-                    pretrained=given.pretrained,
+                    pretrained=weights,
+                    force=kind == SETTLED,  # random weights may collapse, which says nothing of a compiler
                 )
                 export = artifact.manifest.tower(tower).sha256[:16]
                 if done.get(key) == export:
                     continue
                 found = measured(target, artifact, tower, inputs[tower], embeddings[tower])
+                plain = run_onnx(str(artifact.path(tower)), inputs[tower])
+                made = [torch.from_numpy(each).float() for each in plain]
+                beside = measured(target, artifact, tower, inputs[tower], made).get("cosine")
                 yield row | found | {
-                    "samples": given.samples, "lint": linted(artifact, tower), "export": export
+                    "samples": given.samples, "lint": linted(artifact, tower), "export": export,
+                    "weights": kind, "to ONNX Runtime": beside,
                 }  # fmt: skip
             except ZooError as error:  # not exported, or not emulated: that says nothing of the compiler
                 console.print(f"{' | '.join(row.values())} is left to the next run: {error}", soft_wrap=True)
         target.close()
+
+
+def weights_of(name: str, given: str | Literal[False]) -> tuple[str, str | Path]:
+    """What kind of weights a model is measured with, and which; a name of weights, or a file of them."""
+    if given:
+        return "given", given
+    if (tag := shipped(name)) is not None:
+        return "trained", tag
+    return SETTLED, settled(name, WEIGHTS)
 
 
 def linted(artifact: Artifact, tower: Tower) -> str:
@@ -114,12 +138,11 @@ def main() -> None:
     console = Console()
     given.out.parent.mkdir(parents=True, exist_ok=True)
     done: dict[tuple[str, ...], str] = {}
-    columns: Sequence[str] = (*KEY, *FACTS)
+    columns = (*KEY, *FACTS)
     if given.out.is_file():
         with given.out.open(newline="", encoding="utf-8") as file:
             rows = csv.DictReader(file)
-            done = {tuple(row[column] for column in KEY): row.get("export") or "" for row in rows}
-            columns = rows.fieldnames or columns  # of a file made before a column was added
+            done = {tuple(row[column] for column in KEY): row["export"] for row in rows if row["weights"]}
     with given.out.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         if not file.tell():

@@ -22,19 +22,22 @@ PAGE = Path(__file__).parent.parent / "docs" / "snapdragon.md"
 KEY = ("model", "contract", "precision", "device", "tower")
 PRECISIONS = ("float", "w8a16")
 DEVICES = ("XR2 Gen 2", "Snapdragon 8 Elite")
-ABSENT = "–"
+ABSENT, OLD = "–", "°"
 NAN = "NaN"
 HEAD = """# Every model through the offline Snapdragon compiler
 
 Made by `python benchmarks/qnn_page.py` from [`benchmarks/qnn_coverage.csv`](../benchmarks/qnn_coverage.csv),
-which `python benchmarks/qnn_coverage.py` fills; {versions}. Untrained weights,
-`--rewrites npu`, compiled strictly for the NPU. Image / text tower; one value where both
-have the same.
+which `python benchmarks/qnn_coverage.py` fills; {versions}. `--rewrites npu`,
+compiled strictly for the NPU. Image / text tower; one value where both have the same.
 
 - **takes**: whether the compiler takes every node.
 - **DRAM MB**: read and written there in one inference, by the compiler's static estimate; no time is known.
-- **cosine**: the worst to torch of one or two photos or captions, in the NPU's emulated arithmetic (fp16
-  for float), rounded down.
+- **cosine**: the worst to torch of one to three photos or captions, in the NPU's emulated arithmetic (fp16
+  for float), rounded down. In w8a16 of untrained weights it is the worst to the same file in ONNX Runtime,
+  since how well random weights can be quantised says nothing.
+- **weights**: those that come with the package, trained; else random ones whose branches all count
+  ([settled.py](../benchmarks/settled.py)). `{old}` marks older cosines, of weights as they are born, many of
+  whose branches are multiplied by next to nothing: they hide what a compiler gets wrong there.
 - `{absent}`: not tried, or not measured. Models whose shape only a checkpoint knows (`tinyclip_auto_*`) are
   not here; `qnn_coverage.py --pretrained` compiles them.
 """
@@ -47,7 +50,7 @@ def page(rows: Iterable[Row], models: Sequence[str]) -> str:
     """The page in Markdown; ``rows`` as ``qnn_coverage.py`` writes them, ``models`` all there are."""
     found = {tuple(row[name] for name in KEY): row for row in rows}
     versions = ", ".join(f"{package} {version}" for package, version in NEEDED.items())
-    head = HEAD.format(versions=versions, absent=ABSENT)
+    head = HEAD.format(versions=versions, absent=ABSENT, old=OLD)
     return "\n".join([head, *_verdict(found, models), *_tables(found, models)])
 
 
@@ -62,27 +65,30 @@ def _verdict(found: Found, models: Sequence[str]) -> list[str]:
     lines += [
         f"- Emulated to {NAN}: {', '.join(row[name] for name in KEY)}"
         for row in tried
-        if _is_nan(row["cosine"])
+        if _is_nan(_cosine(row))
     ]
-    lines += [_lowest(found, *chosen) for chosen in product(PRECISIONS, DEVICES)]
+    lines += [_lowest(found, *chosen) for chosen in product(PRECISIONS, DEVICES, ("trained", "settled"))]
     found_by_lint = sorted({(row["model"], row["tower"], row["lint"]) for row in tried if row["lint"]})
     lines += [f"- Lint: {model}, {tower} tower: {finding}" for model, tower, finding in found_by_lint]
     return [*filter(None, lines), ""]
 
 
-def _lowest(found: Found, precision: str, device: str) -> str:
-    """The tower that agrees least with torch, and of how many; empty where none was emulated."""
-    emulated = [
-        key
+def _lowest(found: Found, precision: str, device: str, weights: str) -> str:
+    """The tower that agrees least, and of how many; empty where none was emulated."""
+    cosines = {
+        key: float(_cosine(row))
         for key, row in found.items()
-        if key[2:4] == (precision, device) and row["cosine"] and not _is_nan(row["cosine"])
-    ]
-    if not emulated:
+        if (*key[2:4], row.get("weights")) == (precision, device, weights)
+        and _cosine(row)
+        and not _is_nan(_cosine(row))
+    }
+    if not cosines:
         return ""
-    model, contract, *_, tower = lowest = min(emulated, key=lambda key: float(found[key]["cosine"]))
+    model, contract, *_, tower = lowest = min(cosines, key=cosines.__getitem__)
+    kind = "trained" if weights == "trained" else "untrained"
     return (
-        f"- Lowest cosine of {len(emulated)} towers emulated in {precision} for {device}: "
-        f"{_shown('cosine', found[lowest]['cosine'])} (`{model}`, {tower} tower, `{contract}`)."
+        f"- Lowest cosine of {len(cosines)} {kind} towers emulated in {precision} for {device}: "
+        f"{_shown('cosine', _cosine(found[lowest]))} (`{model}`, {tower} tower, `{contract}`)."
     )
 
 
@@ -104,10 +110,21 @@ def _tables(found: Found, models: Sequence[str]) -> list[str]:
     return lines
 
 
+def _cosine(row: Row) -> str:
+    """The cosine of a line that says most of the compiler: see the page's head."""
+    beside = row.get("weights") == "settled" and row["precision"] != "float"
+    return row.get("to ONNX Runtime" if beside else "cosine", "")
+
+
 def _both(found: Found, key: tuple[str, ...], fact: str) -> str:
     """The fact of the image tower / of the text tower."""
     rows = [found.get((*key, tower), {}) for tower in TOWERS]
-    values = [_shown(fact, row.get(fact, "")) for row in rows]
+    values = [_shown(fact, _cosine(row) if fact == "cosine" else row.get(fact, "")) for row in rows]
+    if fact == "cosine":
+        values = [
+            value + OLD * (value != ABSENT and not row.get("weights"))
+            for value, row in zip(values, rows, strict=True)
+        ]
     return values[0] if values[0] == values[1] else " / ".join(values)
 
 

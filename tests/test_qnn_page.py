@@ -19,7 +19,8 @@ def page(monkeypatch):
 
 def row(**facts: str) -> dict[str, str]:
     told = {"model": "one", "contract": "lpcvc2026", "precision": "float", "device": "XR2 Gen 2"}
-    return told | {"tower": "image", "compiles": "yes", "DRAM MB": "12.5", "cosine": "", "lint": ""} | facts
+    told |= {"tower": "image", "compiles": "yes", "DRAM MB": "12.5", "cosine": "", "lint": ""}
+    return told | {"weights": "trained", "to ONNX Runtime": ""} | facts
 
 
 def test_what_was_not_tried_or_measured_is_shown_so_and_a_cosine_is_never_rounded_up(page) -> None:
@@ -40,4 +41,12 @@ def test_a_tower_that_emulates_to_nan_is_a_failure_and_not_the_lowest_cosine(pag
     shown = page([row(cosine="nan"), row(tower="text", cosine="0.5")], ["one"])
     assert "- Emulated to NaN: one, lpcvc2026, float, XR2 Gen 2, image\n" in shown
     assert "| `one` | yes | 12.5 | NaN / 0.50000 |" in shown
-    assert "Lowest cosine of 1 towers emulated in float for XR2 Gen 2: 0.50000" in shown
+    assert "Lowest cosine of 1 trained towers emulated in float for XR2 Gen 2: 0.50000" in shown
+
+
+def test_random_weights_in_sixteen_bits_are_held_against_onnx_runtime_and_older_ones_are_marked(page) -> None:
+    settled = {"weights": "settled", "cosine": "0.9", "to ONNX Runtime": "0.999"}
+    rows = [row(**settled), row(**settled, precision="w8a16"), row(tower="text", weights="", cosine="0.98")]
+    shown = page(rows, ["one"])
+    assert "| `one` | yes | 12.5 | 0.90000 / 0.98000° | yes / – | 12.5 / – | 0.99900 / – |" in shown
+    assert "Lowest cosine of 1 untrained towers emulated in float for XR2 Gen 2: 0.90000" in shown
