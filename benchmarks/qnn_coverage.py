@@ -86,7 +86,6 @@ def rows_of(
                     precision=precision,
                     contract=contract,
                     pretrained=weights,
-                    force=kind == SETTLED,  # random weights may collapse, which says nothing of a compiler
                 )
                 export = artifact.manifest.tower(tower).sha256[:16]
                 if done.get(key) == export:
@@ -94,7 +93,8 @@ def rows_of(
                 found = measured(target, artifact, tower, inputs[tower], embeddings[tower])
                 plain = run_onnx(str(artifact.path(tower)), inputs[tower])
                 made = [torch.from_numpy(each).float() for each in plain]
-                beside = measured(target, artifact, tower, inputs[tower], made).get("cosine")
+                taken = found["compiles"] == "yes"
+                beside = measured(target, artifact, tower, inputs[tower], made)["cosine"] if taken else None
                 yield row | found | {
                     "samples": given.samples, "lint": linted(artifact, tower), "export": export,
                     "weights": kind, "to ONNX Runtime": beside,
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RECORD)
     given = parser.parse_args()
     if given.pretrained and given.out == RECORD:
-        parser.error("--pretrained needs an --out of its own: the record is of untrained weights")
+        parser.error("--pretrained needs an --out of its own: the record is of shipped and settled weights")
     console = Console()
     given.out.parent.mkdir(parents=True, exist_ok=True)
     done: dict[tuple[str, ...], str] = {}
@@ -142,6 +142,8 @@ def main() -> None:
     if given.out.is_file():
         with given.out.open(newline="", encoding="utf-8") as file:
             rows = csv.DictReader(file)
+            if tuple(rows.fieldnames or ()) != columns:
+                parser.error(f"{given.out} has other columns than {', '.join(columns)}: name another --out")
             done = {tuple(row[column] for column in KEY): row["export"] for row in rows if row["weights"]}
     with given.out.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")

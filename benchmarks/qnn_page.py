@@ -32,7 +32,7 @@ compiled strictly for the NPU. Image / text tower; one value where both have the
 
 - **takes**: whether the compiler takes every node.
 - **DRAM MB**: read and written there in one inference, by the compiler's static estimate; no time is known.
-- **cosine**: the worst to torch of one to three photos or captions, in the NPU's emulated arithmetic (fp16
+- **cosine**: the worst to torch of one to six photos or captions, in the NPU's emulated arithmetic (fp16
   for float), rounded down. In w8a16 of untrained weights it is the worst to the same file in ONNX Runtime,
   since how well random weights can be quantised says nothing.
 - **weights**: those that come with the package, trained; else random ones whose branches all count

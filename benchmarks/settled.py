@@ -2,8 +2,8 @@
 
 Networks are born with many parts switched off: a BatchNorm that ends a residual branch multiplies by 0, a
 LayerScale by 0.00001. Whatever a compiler makes of such a branch, the embedding is the same. Here these
-factors are 0.1, and BatchNorm's statistics are those of photos, so that activations have the size of a
-trained network's. The rest stays random.
+factors are 0.1, and the image tower's BatchNorm has the statistics of photos, so that activations have the
+size of a trained network's. The rest stays random.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ def shipped(name: str) -> str | None:
 def settled(name: str, folder: Path) -> Path:
     """A file of weights for ``build(name, pretrained=file)``, the same each time."""
     path = folder / f"{name}.safetensors"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        model = build(name, contract="lpcvc2026_sample", fuse=False)
-        _settle(model)
-        save_towers(Towers(model.image_tower, model.text_tower), path, facts_of(model))
+    folder.mkdir(parents=True, exist_ok=True)
+    model = build(name, contract="lpcvc2026_sample", fuse=False)
+    _settle(model)
+    save_towers(Towers(model.image_tower, model.text_tower), path, facts_of(model))
     return path
 
 

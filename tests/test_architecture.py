@@ -58,7 +58,12 @@ def test_a_room_imports_only_rooms_above_it(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["import lpcvc_zoo", "from lpcvc_zoo import list_models; list_models()"]
+    "statement",
+    [
+        "import lpcvc_zoo",
+        "from lpcvc_zoo import list_models; list_models()",
+        "import lpcvc_zoo.exporting.cache",  # whose keys a sweep plans with
+    ],
 )
 def test_looking_at_the_zoo_imports_no_heavy_library(statement: str) -> None:
     heavy = "{'torch', 'timm', 'open_clip', 'transformers', 'onnxruntime', 'matplotlib', 'plotly'}"

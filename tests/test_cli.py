@@ -112,7 +112,7 @@ def test_debug_shows_the_traceback() -> None:
         (["export", SMALL, *SAMPLE, "--text-length", "99"], "expected 3 to 77 tokens, got 99"),
         (["export", SMALL, *SAMPLE, "--text-depth", "5"], "text_depth: expected 1 to 4 layers, got 5"),
         (["profile", SMALL, "--target", "onnxruntim"], "Did you mean 'onnxruntime'"),
-        (["profile", SMALL, "--device", "XR2 Gen 2"], "Did you mean --target aihub or --target qnn?"),
+        (["profile", SMALL, "--device", "XR2 Gen 2"], "Did you mean the target aihub or qnn?"),
         (["evaluate", SMALL, "--dataset", "fotos"], "Did you mean 'photos'"),
         (["evaluate", SMALL, "--dataset", "no/such/folder"], "does not exist"),
         (

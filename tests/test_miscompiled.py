@@ -46,6 +46,11 @@ def test_a_hard_swish_of_two_nodes_is_taken_for_another_function(device: str, tm
     for product, expected in (("x gate", double * swish), ("gate x", swish)):
         onnx.save(hard_swish(product), tmp_path / "tower.onnx")
         np.testing.assert_allclose(emulated(device, tmp_path / "tower.onnx", "given", x), expected, atol=0.02)
+    onnx.save(hard_swish(quantised=True), tmp_path / "tower.onnx")  # x is 16 bits, 0 to 65
+    x = 4 * np.abs(x)
+    np.testing.assert_allclose(
+        emulated(device, tmp_path / "tower.onnx", "given", x), x * np.clip(x / 6 + 0.5, 0, 1), atol=0.02
+    )
 
 
 @pytest.mark.slow

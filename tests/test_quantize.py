@@ -34,9 +34,11 @@ from lpcvc_zoo.exporting.calibrate import (
     CHECKED,
     WITH_LOGITS,
     Quantizable,
+    _grouped,
     bundled_pool,
     calibration_inputs,
     held_out_inputs,
+    layers_of,
     own_numbers,
     softmaxes_with_logits,
 )
@@ -406,6 +408,7 @@ def test_what_linear_attention_divides_stays_in_float(tmp_path) -> None:
     nodes = onnx.load(quantize(whole, tmp_path / "w8a16", "image=w8a16", samples=4).path("image")).graph.node
     made = {name: each for each in nodes for name in each.output}
     shares = [each for each in nodes if each.op_type == "Div"][:2]
+    assert len(shares) == 2
     for share in shares:
         clamp = made[share.input[1]]
         assert (clamp.op_type, made[clamp.input[0]].op_type) in {("Clip", "Add"), ("Clip", "ReduceSum")}
@@ -413,11 +416,30 @@ def test_what_linear_attention_divides_stays_in_float(tmp_path) -> None:
     assert {made[name].op_type for each in products[-2:] for name in each.input} == {"DequantizeLinear"}
 
 
+def test_parts_that_are_left_in_float_are_whole_and_take_nothing_with_them() -> None:
+    def scoped(name: str, *scopes: str) -> onnx.NodeProto:
+        made = node("Relu", "x", name, name)
+        if scopes:
+            entry = made.metadata_props.add()
+            entry.key, entry.value = "pkg.torch.onnx.name_scopes", str(["", *scopes, name])
+        return made
+
+    nodes = [
+        scoped("before", "tower.1"), scoped("own", "tower.2.in_float"),
+        scoped("inner", "tower.2.in_float", "tower.2.in_float.act"), scoped("made by preparation"),
+        scoped("after", "tower.3"),
+    ]  # fmt: skip
+    graph = onnx.GraphProto(node=nodes)
+    assert _grouped(graph, layers_of(nodes)) == {
+        "1": ["before", "made by preparation"], "in_float": ["own", "inner"], "3": ["after"],
+    }  # fmt: skip
+
+
 def test_a_hard_swish_that_stays_in_float_has_its_gate_first(tmp_path, monkeypatch) -> None:
     """Otherwise the NPU computes x² HardSigmoid(x), which test_miscompiled shows."""
     layers = [nn.Linear(16, 16), nn.Hardswish(), nn.Linear(16, 16)]
     whole = export(strangers_model(image_tower(*layers)), tmp_path / "float")
-    monkeypatch.setattr(room, "_kept", lambda part, tower: ("HardSigmoid", "Mul"))
+    monkeypatch.setattr(room, "_kept", lambda part, tower: tuple(part.layers))
     made = quantize(whole, tmp_path / "w8a8", "image=w8a8", samples=4)
     nodes = {name: each for each in onnx.load(made.path("image")).graph.node for name in each.output}
     gates = [each for each in nodes.values() if each.op_type == "HardSigmoid"]

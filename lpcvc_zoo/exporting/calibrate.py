@@ -20,8 +20,8 @@ from lpcvc_zoo.exporting.artifact import Calibration, Parity
 from lpcvc_zoo.exporting.engines import Engine, Prepared
 from lpcvc_zoo.exporting.lint.graph import Graph
 from lpcvc_zoo.exporting.lint.miscompiled import swish_pairs
-from lpcvc_zoo.exporting.modules import IN_FLOAT
 from lpcvc_zoo.exporting.parity import agreement, run_onnx
+from lpcvc_zoo.exporting.rewrites import IN_FLOAT
 
 CHECKED: dict[Tower, int] = {"image": 12, "text": 24}  # how many embeddings are compared
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -211,19 +211,20 @@ def layers_of(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
         scopes = [scope for scope in ast.literal_eval(notes[_SCOPES])[1:-1] if scope]
         layer = _END if not scopes else scopes[-1].removeprefix("tower.")
         layer = _ADAPTER if scopes and scopes[0] == _ADAPTER else layer
-        layer = IN_FLOAT if layer.endswith(f".{IN_FLOAT}") else layer
+        layer = IN_FLOAT if IN_FLOAT in layer.split(".") else layer
         match = _LAYER.match(layer)
         found |= dict.fromkeys(node.output, match.group(1) if match else layer)
     return found
 
 
 def _grouped(graph: onnx.GraphProto, layers: dict[str, str]) -> dict[str, list[str]]:
-    """Names of nodes by layer; one that preparation made belongs with the node before it."""
+    """Names of nodes by layer; one that preparation made belongs with the one before it."""
     groups: dict[str, list[str]] = {}
-    layer = _ADAPTER
+    layer = around = _ADAPTER
     weights = {weight.name for weight in graph.initializer}
     for node in graph.node:
-        layer = next((layers[name] for name in node.output if name in layers), layer)
+        layer = next((layers[name] for name in node.output if name in layers), around)
+        around = around if layer == IN_FLOAT else layer  # what follows is not left in float with it
         lookup = node.op_type == "Gather" and node.input[0] in weights
         groups.setdefault(_LOOKUP if lookup else layer, []).append(node.name)
     return groups

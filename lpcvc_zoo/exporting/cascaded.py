@@ -23,7 +23,8 @@ class CascadedAttention(nn.Module):
 
     def __init__(self, part: Any) -> None:
         super().__init__()
-        width, self.resolution = part.key_dim, part.resolution
+        width = part.key_dim
+        self.resolution = part.resolution  # which those who cut the windows ask for
         packed = [_folded(each) for each in part.qkvs]
         self.query, self.key, self.value = (
             nn.ModuleList(_rows(each, low, high) for each in packed)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lpcvc_zoo.exporting.attention import replace
+from lpcvc_zoo.exporting.rewrites import IN_FLOAT
 
-IN_FLOAT = "in_float"  # the name of parts that quantisation leaves alone
 LEAST = 1e-4  # to divide by: fp16 has its inverse
 
 
@@ -50,10 +50,10 @@ def windows_4d(encoder: nn.Module) -> int:
 
 
 class LinearAttention(nn.Module):
-    """MIT-EfficientViT's linear attention, tokens last, as weighted means instead of sums to be divided.
+    """MIT-EfficientViT's linear attention, tokens last, as weighted means instead of a sum by a sum.
 
-    The original divides what can be several 10,000 times larger at one pixel than at another, by what is:
-    16 bits make the smallest of these numbers 0. It also pads its values, which a compiler does wrong.
+    Both sums can be several 10,000 times larger at one pixel than at another: in 16 bits the smallest
+    become 0. The original also pads its values, which a compiler does wrong.
     """
 
     def __init__(self, part: Any) -> None:
@@ -82,6 +82,7 @@ class _Shares(nn.Module):
     """Each key's share of all tokens, and of each query the share that every channel has: 0 to 1.
 
     Multiplied and added up, no matrix product, which would have one row (see lint's rule narrow-product).
+    Sums below ``LEAST`` count as that, so the shares of what next to nothing asks for are too small.
     """
 
     def __init__(self, eps: float) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 NONE, NPU = "none", "npu"
+IN_FLOAT = "in_float"  # the name of a module, put in by a rewrite, that quantisation leaves alone
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ _ALL = (
     ),
     Rewrite(
         "linear_attention",
-        "linear attention without padding its values by ones, tokens last",
+        "linear attention as weighted means, without padding its values by ones, tokens last",
         EXACT,
         module=_late("modules", "linear_attention"),
     ),

@@ -48,8 +48,9 @@ def get_target(name: str = "onnxruntime", **options: Any) -> Target:
         inspect.signature(factory).bind(**given)
     except TypeError as error:
         takes = ", ".join(inspect.signature(factory).parameters) or "no options"
-        others = [other for other in BUILT_IN if set(given) <= options_of(other)]
-        hint = f" Did you mean --target {' or --target '.join(others)}?" if others else ""
+        misplaced = set(given) - options_of(name)
+        others = [other for other in BUILT_IN if misplaced and set(given) <= options_of(other)]
+        hint = f" Did you mean the target {' or '.join(others)}?" if others else ""
         raise TargetError(
             f"Target {name!r} can't be made with {given}: {error}. It takes: {takes}.{hint}"
         ) from None

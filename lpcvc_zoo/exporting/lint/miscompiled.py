@@ -5,7 +5,7 @@ Each was found by emulating what it made, beside ONNX Runtime, and cut down to a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -16,6 +16,7 @@ from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
 LAST_WRONG = 69  # the HTP after which 16-bit products and convolutions were seen right
 # Where the compiler for HTP v69 was seen to get products of 16 bits right: by rows, in steps; by columns.
 MANY_ROWS, FEWEST_ROWS, ROW_STEP, MOST_COLUMNS = 32, 8, 4, 32
+PARTS = 3  # queries, keys and values
 SIXTH, NEAR = 1 / 6, 1e-5
 _LAYOUT = {"DequantizeLinear", "Identity", "QuantizeLinear", "Reshape"}
 
@@ -81,23 +82,27 @@ def split_windows(subject: Subject) -> Iterator[Hit]:
         label(node)
         for node in graph.nodes("Conv")
         if _wide_integers_of(graph, graph.producer.get(node.input[0]))
-        and _more_than_one(graph.shape(node.output[0]))
-        and _is_split(graph, node.output[0])
+        and (shape := graph.shape(node.output[0]))
+        and isinstance(shape[0], int)
+        and shape[0] > 1
+        and _is_split(graph, node.output[0], shape[1])
     ]
     if nodes:
         yield Hit("16-bit convolutions of several windows at once, whose channels are split", tuple(nodes))
 
 
-def _more_than_one(shape: Sequence[object] | None) -> bool:
-    first = shape[0] if shape else None
-    return isinstance(first, int) and first > 1
-
-
-def _is_split(graph: Graph, name: str) -> bool:
-    """Whether a value is cut along its channels, as it is or behind what leaves its numbers in place."""
+def _is_split(graph: Graph, name: str, channels: object) -> bool:
+    """Whether a value is cut in three or more along its channels, which stay where they are until then."""
+    shape = graph.shape(name) or ()
     return any(
-        (node.op_type == "Split" and attribute(node, "axis", 0) == 1)
-        or (node.op_type in _LAYOUT and _is_split(graph, node.output[0]))
+        (
+            node.op_type == "Split"
+            and len(node.output) >= PARTS
+            and len(shape) > 1
+            and attribute(node, "axis", 0) % len(shape) == 1
+            and shape[1] == channels
+        )
+        or (node.op_type in _LAYOUT and _is_split(graph, node.output[0], channels))
         for node in graph.consumers.get(name, [])
     )
 
