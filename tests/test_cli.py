@@ -124,6 +124,8 @@ def test_debug_shows_the_traceback() -> None:
         (["export", SMALL, "--dataset", "photos_heldout"], "has no effect without --text-length auto"),
         (["evaluate", SMALL, "--dataset", "nowhere"], "There is no file or folder of that name either."),
         (["evaluate", "no/such"], "There is no folder no/such: expected one that export, quantize or adopt"),
+        (["quantize", SMALL, "--precision", "float"], "Nothing is quantised in float: expected w8a16"),
+        (["quantize", SMALL, "--precision", "w8a6"], "Did you mean 'w8a16'"),
         (["quantize", "/tmp"], "/tmp is a folder: expected the name of a model"),
         (["submit", "mobileclip_s0", "--results", "no/such"], "in the folder --results"),
         (["list", "--family", "mobilclip"], "Did you mean 'mobileclip'"),

@@ -68,14 +68,14 @@ def quantize(
     as_json: AsJson = False,
 ) -> None:
     """Quantise both towers to QDQ ONNX, calibrated on real photos and captions, and score trained ones."""
-    from lpcvc_zoo.exporting.precision import canonical
-
     check_model(name)
-    canonical(precision)
     from lpcvc_zoo.exporting import quantize as room
+
+    room.check_quantises(precision)
     from lpcvc_zoo.exporting.artifact import check_folder
     from lpcvc_zoo.exporting.cache import cached_export
     from lpcvc_zoo.exporting.engines import ENGINES, find_engine
+    from lpcvc_zoo.exporting.precision import canonical
     from lpcvc_zoo.retrieval.calibration import calibrating, check_apart, pool
     from lpcvc_zoo.retrieval.datasets import load_dataset
 

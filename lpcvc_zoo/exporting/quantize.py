@@ -118,10 +118,7 @@ def explain(
 
     ExportError where no tower is to be quantised, or where the artifact is quantised already.
     """
-    if canonical(precision) == FLOAT:
-        raise ExportError(
-            f"Nothing is quantised in {FLOAT}: expected w8a16, w8a8, or one of them for a tower."
-        )
+    check_quantises(precision)
     how = _How(find_engine(engine), pool or bundled_pool(), samples, seed)
     _check_float(artifact)
     contract = get_contract(artifact.manifest.contract)
@@ -131,6 +128,14 @@ def explain(
             with _opened(artifact, tower, contract, chosen, how) as (part, _):
                 found += _costs(part, tower)
     return sorted(found, key=lambda cost: -cost.cost)
+
+
+def check_quantises(precision: str) -> None:
+    """ExportError where every tower would stay in float; UnknownNameError for what is no precision."""
+    if canonical(precision) == FLOAT:
+        raise ExportError(
+            f"Nothing is quantised in {FLOAT}: expected w8a16, w8a8, or one of them for a tower."
+        )
 
 
 def _check_float(artifact: Artifact) -> None:
