@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import torch
 from npu_rewrites import measured, samples_of
-from qnn_page import DEVICES, KEY, PRECISIONS, RECORD
+from qnn_page import DEVICES, KEY, PRECISIONS, RECORD, SETTLED, TRAINED
 from rich.console import Console
 from settled import settled, shipped
 
@@ -39,7 +39,6 @@ from lpcvc_zoo.exporting.lint import lint_tower
 from lpcvc_zoo.exporting.parity import run_onnx
 from lpcvc_zoo.targets.qnn.target import QnnTarget
 
-SETTLED = "settled"
 FACTS = (
     "compiles", "nodes", "binary MB", "DRAM MB", "VTCM MB", "cosine", "samples", "lint", "export", "weights",
     "to ONNX Runtime",
@@ -109,7 +108,7 @@ def weights_of(name: str, given: str | Literal[False]) -> tuple[str, str | Path]
     if given:
         return "given", given
     if (tag := shipped(name)) is not None:
-        return "trained", tag
+        return TRAINED, tag
     return SETTLED, settled(name, WEIGHTS)
 
 

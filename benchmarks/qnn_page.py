@@ -22,6 +22,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "snapdragon.md"
 KEY = ("model", "contract", "precision", "device", "tower")
 PRECISIONS = ("float", "w8a16")
 DEVICES = ("XR2 Gen 2", "Snapdragon 8 Elite")
+TRAINED, SETTLED = "trained", "settled"  # kinds of weights; empty in older lines
 ABSENT, OLD = "–", "°"
 NAN = "NaN"
 HEAD = """# Every model through the offline Snapdragon compiler
@@ -67,7 +68,7 @@ def _verdict(found: Found, models: Sequence[str]) -> list[str]:
         for row in tried
         if _is_nan(_cosine(row))
     ]
-    lines += [_lowest(found, *chosen) for chosen in product(PRECISIONS, DEVICES, ("trained", "settled"))]
+    lines += [_lowest(found, *chosen) for chosen in product(PRECISIONS, DEVICES, (TRAINED, SETTLED))]
     found_by_lint = sorted({(row["model"], row["tower"], row["lint"]) for row in tried if row["lint"]})
     lines += [f"- Lint: {model}, {tower} tower: {finding}" for model, tower, finding in found_by_lint]
     return [*filter(None, lines), ""]
@@ -85,7 +86,7 @@ def _lowest(found: Found, precision: str, device: str, weights: str) -> str:
     if not cosines:
         return ""
     model, contract, *_, tower = lowest = min(cosines, key=cosines.__getitem__)
-    kind = "trained" if weights == "trained" else "untrained"
+    kind = "trained" if weights == TRAINED else "untrained"
     return (
         f"- Lowest cosine of {len(cosines)} {kind} towers emulated in {precision} for {device}: "
         f"{_shown('cosine', _cosine(found[lowest]))} (`{model}`, {tower} tower, `{contract}`)."
@@ -112,20 +113,21 @@ def _tables(found: Found, models: Sequence[str]) -> list[str]:
 
 def _cosine(row: Row) -> str:
     """The cosine of a line that says most of the compiler: see the page's head."""
-    beside = row.get("weights") == "settled" and row["precision"] != "float"
+    beside = row.get("weights") == SETTLED and row["precision"] != "float"
     return row.get("to ONNX Runtime" if beside else "cosine", "")
 
 
 def _both(found: Found, key: tuple[str, ...], fact: str) -> str:
     """The fact of the image tower / of the text tower."""
-    rows = [found.get((*key, tower), {}) for tower in TOWERS]
-    values = [_shown(fact, _cosine(row) if fact == "cosine" else row.get(fact, "")) for row in rows]
-    if fact == "cosine":
-        values = [
-            value + OLD * (value != ABSENT and not row.get("weights"))
-            for value, row in zip(values, rows, strict=True)
-        ]
+    values = [_cell(found.get((*key, tower), {}), fact) for tower in TOWERS]
     return values[0] if values[0] == values[1] else " / ".join(values)
+
+
+def _cell(row: Row, fact: str) -> str:
+    if fact != "cosine":
+        return _shown(fact, row.get(fact, ""))
+    value = _shown(fact, _cosine(row))
+    return value if value == ABSENT or row.get("weights") else value + OLD
 
 
 def _shown(fact: str, value: str) -> str:

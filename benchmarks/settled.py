@@ -1,7 +1,8 @@
 """Weights that measure what trained ones would: for entries whose checkpoints are on a hub.
 
 Networks are born with many parts switched off: a BatchNorm that ends a residual branch multiplies by 0, a
-LayerScale by 0.00001. Whatever a compiler makes of such a branch, the embedding is the same. Here these
+LayerScale by 0.00001. Whatever a compiler makes of such a branch, the embedding is the same. And BatchNorm
+that has seen no data leaves activations in ranges that no trained network has. Here these
 factors are 0.1, and the image tower's BatchNorm has the statistics of photos, so that activations have the
 size of a trained network's. The rest stays random.
 """

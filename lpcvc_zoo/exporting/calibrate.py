@@ -21,14 +21,14 @@ from lpcvc_zoo.exporting.engines import Engine, Prepared
 from lpcvc_zoo.exporting.lint.graph import Graph
 from lpcvc_zoo.exporting.lint.miscompiled import swish_pairs
 from lpcvc_zoo.exporting.parity import agreement, run_onnx
-from lpcvc_zoo.exporting.rewrites import IN_FLOAT
 
 CHECKED: dict[Tower, int] = {"image": 12, "text": 24}  # how many embeddings are compared
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _LAYER = re.compile(r"^(.*?\d+(?:\.(?:blocks|layers)\.\d+)?)")
 # Always float: the host's pixels and ids made the tower's own, rows looked up in the token embedding (a
-# quantised one the NPU reads as a whole, for every text), and the division to unit length at the end.
-_ADAPTER, _LOOKUP, _END = "adapter", "(lookup)", "(end)"
+# quantised one the NPU reads as a whole, for every text), what a rewrite names so, and the division to unit
+# length at the end.
+_ADAPTER, _LOOKUP, _IN_FLOAT, _END = "adapter", "(lookup)", "in_float", "(end)"
 WITH_LOGITS = "Softmax with its logits"
 _OF_LOGITS = {"Softmax", "Add", "Sub", "Mul", "Div"}  # what scales, shifts and masks them
 
@@ -82,7 +82,9 @@ class Quantizable:
             onnx.save(model, prepared)
         graph = model.graph
         self.layers = _grouped(graph, layers)
-        fixed = {name for layer in (_ADAPTER, _LOOKUP, IN_FLOAT, _END) for name in self.layers.pop(layer, [])}
+        fixed = {
+            name for layer in (_ADAPTER, _LOOKUP, _IN_FLOAT, _END) for name in self.layers.pop(layer, [])
+        }
         self.operators: dict[str, list[str]] = {}
         for node in graph.node:
             if node.name not in fixed:
@@ -211,7 +213,7 @@ def layers_of(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
         scopes = [scope for scope in ast.literal_eval(notes[_SCOPES])[1:-1] if scope]
         layer = _END if not scopes else scopes[-1].removeprefix("tower.")
         layer = _ADAPTER if scopes and scopes[0] == _ADAPTER else layer
-        layer = IN_FLOAT if IN_FLOAT in layer.split(".") else layer
+        layer = _IN_FLOAT if _IN_FLOAT in layer.split(".") else layer
         match = _LAYER.match(layer)
         found |= dict.fromkeys(node.output, match.group(1) if match else layer)
     return found
@@ -224,7 +226,7 @@ def _grouped(graph: onnx.GraphProto, layers: dict[str, str]) -> dict[str, list[s
     weights = {weight.name for weight in graph.initializer}
     for node in graph.node:
         layer = next((layers[name] for name in node.output if name in layers), around)
-        around = around if layer == IN_FLOAT else layer  # what follows is not left in float with it
+        around = around if layer == _IN_FLOAT else layer  # what follows is not left in float with it
         lookup = node.op_type == "Gather" and node.input[0] in weights
         groups.setdefault(_LOOKUP if lookup else layer, []).append(node.name)
     return groups

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lpcvc_zoo.exporting.attention import replace
-from lpcvc_zoo.exporting.rewrites import IN_FLOAT
 
 LEAST = 1e-4  # to divide by: fp16 has its inverse
 
@@ -52,8 +51,8 @@ def windows_4d(encoder: nn.Module) -> int:
 class LinearAttention(nn.Module):
     """MIT-EfficientViT's linear attention, tokens last, as weighted means instead of a sum by a sum.
 
-    Both sums can be several 10,000 times larger at one pixel than at another: in 16 bits the smallest
-    become 0. The original also pads its values, which a compiler does wrong.
+    What calibrates gave one of these sums so large a range that another photo's smallest was a single step
+    of 16 bits, and became 0. The original also pads its values, which a compiler does wrong.
     """
 
     def __init__(self, part: Any) -> None:
@@ -65,14 +64,14 @@ class LinearAttention(nn.Module):
             part.proj,
         )
         self.dim = part.dim
-        setattr(self, IN_FLOAT, _Shares(part.eps))
+        self.in_float = _Shares(part.eps)  # by this name, quantisation leaves it alone
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         qkv = self.qkv(x)
         scales = torch.cat([qkv, *(scale(qkv) for scale in self.aggreg)], dim=1)
         q, k, v = scales.reshape(batch, -1, 3 * self.dim, height * width).chunk(3, dim=2)
-        keys, queries = getattr(self, IN_FLOAT)(self.kernel_func(k), self.kernel_func(q))
+        keys, queries = self.in_float(self.kernel_func(k), self.kernel_func(q))
         mixed = v @ keys.mT @ queries
         projected: Tensor = self.proj(mixed.reshape(batch, -1, height, width))
         return projected

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 NONE, NPU = "none", "npu"
-IN_FLOAT = "in_float"  # the name of a module, put in by a rewrite, that quantisation leaves alone
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,13 @@ def _range(graph: Graph, name: str) -> tuple[float, float, float] | None:
     return (limits.min - int(zero.item())) * step, (limits.max - int(zero.item())) * step, step
 
 
+def _may_be_wrong_on(htp_arch: int | None) -> bool:
+    return htp_arch is None or htp_arch <= LAST_WRONG
+
+
 def narrow_product(subject: Subject) -> Iterator[Hit]:
     graph = subject.graph
-    if subject.htp_arch is not None and subject.htp_arch > LAST_WRONG:
+    if not _may_be_wrong_on(subject.htp_arch):
         return
     nodes = []
     for node in graph.nodes("MatMul"):
@@ -76,7 +80,7 @@ def _wide_integers_of(graph: Graph, made: onnx.NodeProto | None) -> bool:
 
 def split_windows(subject: Subject) -> Iterator[Hit]:
     graph = subject.graph
-    if subject.htp_arch is not None and subject.htp_arch > LAST_WRONG:
+    if not _may_be_wrong_on(subject.htp_arch):
         return
     nodes = [
         label(node)
