@@ -37,6 +37,13 @@ def try_to_write(folder: Path) -> None:
         pass
 
 
+def try_to_write_file(path: Path) -> None:
+    """OSError unless a file can be written at ``path``; makes nothing."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "expected a file, and it is a folder")
+    try_to_write(path.parent)
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; it takes ``path``'s place when the block ends well.

@@ -143,12 +143,12 @@ def gelu(
     )  # fmt: skip
 
 
-def quantised_padding(value: float, high: float) -> onnx.ModelProto:
+def quantised_padding(value: float, high: float, mode: str = "constant") -> onnx.ModelProto:
     """x as 16 bits from 0 to ``high``, padded with ``value``; both together then from 0 to 1."""
     proto = floats(
         node("QuantizeLinear", "x step zero", "q", "quantise"),
         node("DequantizeLinear", "q step zero", "d", "dequantise"),
-        node("Pad", "d ends value", "p", "pad_it"),
+        node("Pad", "d ends value", "p", "pad_it", mode=mode),
         node("QuantizeLinear", "p wide zero", "r", "quantise_again"),
         node("DequantizeLinear", "r wide zero", "y", "dequantise_again"),
         step=high / 65535, wide=1 / 65535, value=value,

@@ -93,6 +93,7 @@ CLEAN = {
     "a body that is never chosen": lambda: choice("Relu", otherwise="Erf"),
     "an ordinary epsilon of an attribute": lambda: normalised("LayerNormalization", 1e-6),
     "padding within the range of what is padded": lambda: quantised_padding(1.0, high=1.0),
+    "padding by what is at the edge": lambda: quantised_padding(1.0, high=0.5, mode="edge"),
     "a product of eight rows": lambda: quantised_product(8),
     "of thirty-two columns": lambda: quantised_product(1, columns=32),
     "of one head": lambda: quantised_product(1, heads=1),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lpcvc_zoo.contract import Contract, Tower
 from lpcvc_zoo.errors import ContractError, DatasetError
-from lpcvc_zoo.files import try_to_write, written_whole
+from lpcvc_zoo.files import try_to_write_file, written_whole
 from lpcvc_zoo.retrieval.ranks import pairs
 from lpcvc_zoo.retrieval.records import RetrievalDataset
 from lpcvc_zoo.targets.base import Array
@@ -117,10 +117,8 @@ def checked(
 
 def check_writable(path: Path) -> None:
     """Raise DatasetError unless a file can be written there; makes nothing."""
-    if path.is_dir():
-        raise DatasetError(f"Embeddings can't be written to {path}: expected a file, and it is a folder.")
     try:
-        try_to_write(path.parent)
+        try_to_write_file(path)
     except OSError as error:
         said = error.strerror or error
         raise DatasetError(f"Embeddings can't be written to {path}: {said}. Name another file.") from None

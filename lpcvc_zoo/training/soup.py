@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from lpcvc_zoo.errors import TrainingError
-from lpcvc_zoo.files import try_to_write
+from lpcvc_zoo.files import try_to_write_file
 from lpcvc_zoo.model import DualEncoder, Towers
 from lpcvc_zoo.registry import build
 from lpcvc_zoo.retrieval.metrics import Recall
@@ -186,9 +186,7 @@ def _apart(
 def _check_writable(path: Path) -> None:
     """Before the work, not after it; makes nothing."""
     try:
-        if path.is_dir():
-            raise IsADirectoryError("expected a file, and it is a folder")
-        try_to_write(path.parent)
+        try_to_write_file(path)
     except OSError as error:
         raise cannot_write(path, error) from None
 

@@ -24,7 +24,10 @@ _LAYOUT = {"DequantizeLinear", "Identity", "QuantizeLinear", "Reshape"}
 def clipped_padding(subject: Subject) -> Iterator[Hit]:
     graph = subject.graph
     for node in graph.nodes("Pad"):
-        number = graph.constant(node.input[2]) if len(node.input) > 2 else np.float32(0)
+        if attribute(node, "mode", "constant") != "constant":
+            continue  # pads with what is in range
+        given = node.input[2] if len(node.input) > 2 else ""
+        number = graph.constant(given) if given else np.float32(0)
         known = _range(graph, node.input[0])
         if number is None or known is None:
             continue
