@@ -80,7 +80,7 @@ def submit(
         share,
         sharing,
     )
-    from lpcvc_zoo.submission.rows import compile_jobs, name_of
+    from lpcvc_zoo.submission.rows import compile_jobs
     from lpcvc_zoo.targets.aihub import AIHubTarget, open_service
 
     rows = read_rows(results)
@@ -99,7 +99,7 @@ def submit(
     with out.status("checking on the device"):
         seen = review(
             target, jobs, rules,
-            row=row, dataset=load_dataset(dataset) if dataset else None, model=name_of(row) if row else None,
+            row=row, dataset=load_dataset(dataset) if dataset else None, model=row.model if row else None,
             budget_ms=budget, reference_ms=reference,
         )  # fmt: skip
     submission = Submission(address=address, team=team, contact=contact, review=seen)

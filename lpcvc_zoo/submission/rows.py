@@ -30,10 +30,10 @@ def find_row(rows: Sequence[ResultRow], what: str) -> ResultRow:
     """
     usable = [row for row in rows if row.error is None and len(compile_jobs(row)) == len(TOWERS)]
     by_key = [row for row in usable if len(what) >= SHORTEST_KEY and row.key.startswith(what)]
-    found = by_key or [row for row in usable if what in (row.entry, name_of(row))]
+    found = by_key or [row for row in usable if what in (row.entry, row.model)]
     if not found:
         raise UnknownNameError(
-            "result with compile jobs", what, [name_of(row) for row in usable],
+            "result with compile jobs", what, [row.model for row in usable],
             "Expected two compile job ids, or a row of a sweep with --target aihub in the folder --results.",
         )  # fmt: skip
     if len(found) > 1:
@@ -46,10 +46,6 @@ def compile_jobs(row: ResultRow) -> dict[Tower, str]:
     return {job.tower: job.id for job in row.jobs if job.kind == "compile"}
 
 
-def name_of(row: ResultRow) -> str:
-    return f"{row.entry}.{row.weights.partition('@')[0]}" if row.trained else row.entry
-
-
 def reference_ms(rows: Sequence[ResultRow], contract: str, device: str) -> float | None:
     """Milliseconds of both towers of OpenAI's CLIP, as floats, on that device; None where not measured."""
     for row in reversed(rows):
@@ -60,4 +56,4 @@ def reference_ms(rows: Sequence[ResultRow], contract: str, device: str) -> float
 
 
 def _setting(row: ResultRow) -> str:
-    return ", ".join(filter(None, (name_of(row), row.precision, str(row.cut), row.contract, row.device)))
+    return ", ".join(filter(None, (row.model, row.precision, str(row.cut), row.contract, row.device)))
