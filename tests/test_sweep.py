@@ -290,6 +290,13 @@ def test_a_sweep_measures_every_cell_and_reports_it(folder: Path) -> None:
     assert "results.json" in text
 
 
+def test_the_first_row_comes_soon_and_later_waves_are_larger(folder: Path) -> None:
+    sweep(folder, jobs=1)
+    made = [item["what"].split()[0] for item in read_journal(folder) if item["what"] != "profile lpcvc2026"]
+    one = ["profile"] * 2  # its towers
+    assert made == ["export", *one, "export", "export", *one, *one, "export", *one]
+
+
 def test_a_second_sweep_does_nothing_again(folder: Path) -> None:
     sweep(folder)
     did = len(read_journal(folder))

@@ -186,9 +186,9 @@ class _Sweep:
             wave, pending = self._claim(pending, size)
             if wave:
                 self._wave(wave)
+                size = 2 * self._jobs  # larger waves even out exports of different length
             elif self._flying:
                 self._land()
-                size = 2 * self._jobs  # larger waves even out exports of different length
             elif pending:
                 if not told:
                     self._progress.note(
