@@ -24,7 +24,7 @@ from lpcvc_zoo.bench.report.curves import AXES, Axis, curves, curves_svg
 from lpcvc_zoo.bench.report.labels import Box, Label, place, spread
 from lpcvc_zoo.bench.report.page import page
 from lpcvc_zoo.bench.report.table import csv_text, json_text
-from lpcvc_zoo.bench.report.view import height, milliseconds, names, parts, styles
+from lpcvc_zoo.bench.report.view import height, milliseconds, names, parts, same_but_precision, styles
 from lpcvc_zoo.bench.row import ResultRow
 
 PHONE = "XR2 Gen 2 (Proxy)"
@@ -214,6 +214,13 @@ def test_names_are_short_until_two_rows_share_one() -> None:
         "mobileclip_s1",
     ]
     assert len(set(names([row(), row(device="d"), row(contract="lpcvc2026_sample")]))) == 3
+    assert names([row(image_size=128, weights="a@1"), row(weights="a@1234567890"), row(weights="a@2")]) == [
+        "mobileclip_s0.a, 128 px",
+        "mobileclip_s0.a, 224 px, weights 12345678",
+        "mobileclip_s0.a, 224 px, weights 2",
+    ]
+    made_by_others = [row(image_sha256=None, text_sha256=sha256) for sha256 in ("1" * 64, "2" * 64)]
+    assert names(made_by_others) == ["mobileclip_s0, files 11111111", "mobileclip_s0, files 22222222"]
 
 
 LENGTH, DEPTH = AXES
@@ -356,6 +363,11 @@ def test_the_precisions_of_one_model_are_joined_by_a_line_and_of_no_other() -> N
         sorted(scored.scores.recall(10).value for scored in rows[:2])
     )
     assert not [line for line in drawn(rows[1:]).axes[0].lines if line.get_gid() == "precisions"]
+
+
+def test_another_image_size_is_another_model_and_no_precision_of_the_same() -> None:
+    (group,) = compare([row(recall=0.5), row(recall=0.4, image_size=128, precision="w8a8")])
+    assert not same_but_precision(group.rows)
 
 
 def test_the_same_rows_give_the_same_picture_to_the_byte(tmp_path: Path) -> None:

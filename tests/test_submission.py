@@ -17,11 +17,14 @@ import foreign
 import pytest
 from aihub_server import TOKEN, AIHubServer, Fault
 from rows import row as made_up_row
+from sweep_fakes import FakeTarget
 from test_cli import command, from_json
 from tiny import two_photos
 
 from lpcvc_zoo import adopt, evaluate, get_contract
-from lpcvc_zoo.contract import ORGANISERS, Tower
+from lpcvc_zoo.bench.artifacts import artifact_cells
+from lpcvc_zoo.bench.ledger import Ledger
+from lpcvc_zoo.contract import ORGANISERS, TOWERS, Tower
 from lpcvc_zoo.data import PHOTOS
 from lpcvc_zoo.errors import SubmissionError, TargetError, UnknownNameError
 from lpcvc_zoo.exporting.artifact import Artifact
@@ -327,7 +330,7 @@ def test_a_row_is_found_by_key_or_name_and_only_where_jobs_stand_behind_it() -> 
     assert find_row(rows, "2" * 6).precision == "w8a16"
     with pytest.raises(
         SubmissionError,
-        match=r"is 2 rows.*111111111111: mobileclip_s0.*float, 77 tokens, text depth 2, .*222222222222",
+        match=r"is 2 rows.*111111111111: mobileclip_s0; 222222222222: mobileclip_s0, w8a16\.",
     ):
         find_row(rows, rows[0].entry)
     for missing in ("mobileclip_s1", "mobileclip_s2", "1", "mobilclip_s0"):
@@ -346,6 +349,21 @@ def test_the_reference_is_openai_clip_in_floats_on_the_same_device_and_contract(
 
 
 # ---- the bundle
+
+
+def test_a_bundle_has_every_measurement_of_its_files_also_those_that_newer_ones_replaced(
+    tmp_path: Path, pair: Artifact, capsys: Any
+) -> None:
+    (cell,) = artifact_cells([pair], [FakeTarget()])
+    files = {f"{tower}_sha256": pair.manifest.tower(tower).sha256 for tower in TOWERS}
+    added = [made_up_row(**files), made_up_row(**files), made_up_row(**files, error="no"), made_up_row()]
+    with Ledger(tmp_path / "results") as ledger:
+        for row in added:
+            ledger.append(cell, row)
+        assert ledger.rows() == added[-1:]
+    from_json(capsys, "bundle", "pair", "--out", "bundle")
+    kept = json.loads((tmp_path / "bundle" / "results.json").read_text())
+    assert [row["image_sha256"] for row in kept] == [files["image_sha256"]] * 2
 
 
 def csv_data(folder: Path, count: int) -> Path:

@@ -72,6 +72,14 @@ def table(folder: Path, out: str = "out") -> str:
     return (folder / out / "results.json").read_text()
 
 
+def artifact(run: str, **facts: Any) -> Path:
+    """A folder with files of its own that says in its manifest what it is."""
+    made = Path(sweep_fakes.export("alpha_small", run, "lpcvc2026", WHOLE, "none", "float", ""))
+    manifest = json.loads((made / MANIFEST).read_text()) | {"family": "adopted"} | facts
+    (made / MANIFEST).write_text(json.dumps(manifest))
+    return made
+
+
 # ---- the plan
 
 
@@ -226,10 +234,7 @@ def test_with_a_quantised_precision_what_calibrates_is_not_scored(folder: Path, 
 
 @pytest.mark.parametrize(("precision", "scored"), [("float", "photos"), ("w8a16", "photos_heldout")])
 def test_a_quantised_folder_is_not_scored_on_what_calibrates(folder: Path, precision, scored) -> None:
-    made = Path(sweep_fakes.export("alpha_small", "any", "lpcvc2026", WHOLE, "none", "float", "")) / MANIFEST
-    facts = json.loads(made.read_text()) | {"precision": precision, "family": "adopted"}
-    made.write_text(json.dumps(facts))
-    outcome, _ = sweep(folder, artifacts=(made.parent,))
+    outcome, _ = sweep(folder, artifacts=(artifact("any", precision=precision),))
     (row,) = outcome.rows
     assert (row.dataset, row.scores.dataset, row.precision) == (scored, scored, precision)
 
@@ -360,6 +365,17 @@ def test_untrained_models_are_scored_on_request_without_measuring_again(folder: 
     extra = Counter(item["what"] for item in read_journal(folder)) - Counter(measured)
     assert list(extra) == ["export alpha_small untrained", "score alpha_small on photos"]
     assert sweep(folder, quick=True)[0].added == 0
+
+
+def test_artifacts_of_one_name_are_rows_beside_each_other(folder: Path) -> None:
+    one = {"weights": "model@1234567890"}
+    facts = (one, one | {"rewrites": ["a", "b"]}, one | {"image_size": 128}, {"weights": "model@2345678901"})
+    folders = tuple(artifact(f"run{place}", **more) for place, more in enumerate(facts))
+    for again in (False, True):
+        outcome, _ = sweep(folder, artifacts=folders, force=again)
+        assert outcome.added == 4
+        shown = json.loads(table(folder))  # the newer row of the same files takes the older one's place
+        assert [item["image_sha256"] for item in shown] == [row.image_sha256 for row in outcome.rows]
 
 
 def test_flaws_of_the_dataset_are_told(folder: Path) -> None:

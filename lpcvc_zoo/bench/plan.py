@@ -96,7 +96,8 @@ class Cell:
     def slot(self) -> str:
         """Hash of what a reader would call the same point of the plot: a newer row takes its place there.
 
-        Unlike ``id`` it does not change with versions of tools or code.
+        Unlike ``id`` it does not change with versions of tools or code. Of an artifact that is made already
+        only the very same files are the same point: its name and tag say too little of what it may be.
         """
         return digest(
             {
@@ -107,6 +108,7 @@ class Cell:
                 **({"text_depth": self.cut.text_depth} if self.cut.text_depth else {}),
                 "precision": self.precision,
                 "rewrites": self.rewrites,
+                **({"export": self.export_id} if self.folder is not None else {}),
                 "target": [self.target.name, self.target.device, *self._setting],
             }
         )

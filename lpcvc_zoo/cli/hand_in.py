@@ -136,7 +136,7 @@ def bundle(
     from lpcvc_zoo.submission import read_rows, write_bundle
 
     artifact = artifact_of(name, options_of(pretrained, contract, None, text_length, text_depth), rewrites)
-    zipped = write_bundle(artifact, folder, read_rows(results))
+    zipped = write_bundle(artifact, folder, read_rows(results, ever=True))
     if as_json:
         print_json({"folder": str(folder), "zip": str(zipped)})
         return

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lpcvc_zoo.bench.ledger import FILE, Ledger
+from lpcvc_zoo.bench.report.view import names
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.contract import TOWERS, Tower
 from lpcvc_zoo.errors import SubmissionError, UnknownNameError
@@ -14,12 +15,12 @@ REFERENCE = "openai_clip_vit_b16"  # of the sample solution, whose latency the b
 SHORTEST_KEY = 6
 
 
-def read_rows(folder: Path) -> list[ResultRow]:
-    """The latest rows of a sweep's folder; none where there was no sweep."""
+def read_rows(folder: Path, *, ever: bool = False) -> list[ResultRow]:
+    """The latest rows of a sweep's folder, or all there ``ever`` were; none where there was no sweep."""
     if not (folder / FILE).is_file():
         return []
     with Ledger(folder) as ledger:
-        return ledger.rows()
+        return ledger.history() if ever else ledger.rows()
 
 
 def find_row(rows: Sequence[ResultRow], what: str) -> ResultRow:
@@ -37,7 +38,8 @@ def find_row(rows: Sequence[ResultRow], what: str) -> ResultRow:
             "Expected two compile job ids, or a row of a sweep with --target aihub in the folder --results.",
         )  # fmt: skip
     if len(found) > 1:
-        listed = "; ".join(f"{row.key[:12]}: {_setting(row)}" for row in found)
+        named = zip(found, names(found), strict=True)
+        listed = "; ".join(f"{row.key[:12]}: {name}" for row, name in named)
         raise SubmissionError(f"{what!r} is {len(found)} rows. Give the key of one: {listed}.")
     return found[0]
 
@@ -53,7 +55,3 @@ def reference_ms(rows: Sequence[ResultRow], contract: str, device: str) -> float
         if same and row.target == "aihub" and row.error is None and row.total_ms is not None:
             return row.total_ms
     return None
-
-
-def _setting(row: ResultRow) -> str:
-    return ", ".join(filter(None, (row.model, row.precision, str(row.cut), row.contract, row.device)))

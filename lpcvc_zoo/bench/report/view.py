@@ -39,22 +39,31 @@ def styles(rows: Iterable[ResultRow]) -> dict[str, Style]:
 
 def names(rows: Sequence[ResultRow]) -> list[str]:
     """A name for each row, short but different: what tells two rows apart is added only where it must be."""
-    found = [model_name(row) for row in rows]
-    details = (
-        lambda row: row.precision,
-        lambda row: f"{row.text_length} tokens" if row.text_length else "",
-        lambda row: f"text depth {row.text_depth}" if row.text_depth else "",
-        lambda row: "+".join(row.rewrites),
-        lambda row: f"{row.target} on {row.device}",
-        lambda row: row.contract,
+    return told_apart(
+        [model_name(row) for row in rows],
+        [row.precision for row in rows],
+        [f"{row.text_length} tokens" if row.text_length else "" for row in rows],
+        [f"text depth {row.text_depth}" if row.text_depth else "" for row in rows],
+        [f"{row.image_size} px" if row.image_size else "" for row in rows],
+        ["+".join(row.rewrites) for row in rows],
+        [row.target for row in rows],
+        [row.device for row in rows],
+        [row.contract for row in rows],
+        [f"weights {row.weights.partition('@')[2][:8]}" if "@" in row.weights else "" for row in rows],
+        [f"files {_files(row)}" if _files(row) else "" for row in rows],
     )
+
+
+def told_apart(names: Sequence[str], *details: Sequence[str]) -> list[str]:
+    """The names, and for those that are the same the first details, each one a name, in which they differ."""
+    found = list(names)
     for detail in details:
         count = Counter(found)
         for name in [name for name, times in count.items() if times > 1]:
             places = [place for place, other in enumerate(found) if other == name]
-            if len({detail(rows[place]) for place in places}) > 1:
+            if len({detail[place] for place in places}) > 1:
                 for place in places:
-                    found[place] = f"{name}, {detail(rows[place])}" if detail(rows[place]) else name
+                    found[place] = ", ".join(filter(None, (name, detail[place])))
     return found
 
 
@@ -63,12 +72,17 @@ def model_name(row: ResultRow) -> str:
     return row.model if row.precision == "float" else f"{row.model}, {row.precision}"
 
 
+def _files(row: ResultRow) -> str:
+    return "+".join(sha256[:8] for sha256 in (row.image_sha256, row.text_sha256) if sha256)
+
+
 def models(rows: Sequence[ResultRow]) -> list[str]:
     """For each row of a group what those share that are one model in several precisions, and no others.
 
     Where a model was rewritten in several ways in one precision, each way is another model.
     """
-    found = [" ".join((row.entry, row.weights, str(row.text_length), str(row.text_depth))) for row in rows]
+    facts = ("entry", "weights", "text_length", "text_depth", "image_size")
+    found = [" ".join(str(getattr(row, fact)) for fact in facts) for row in rows]
     count = Counter((name, row.precision) for name, row in zip(found, rows, strict=True))
     several = {name for (name, _), times in count.items() if times > 1}
     return [
