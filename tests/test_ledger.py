@@ -6,6 +6,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,16 @@ def test_a_report_shows_the_latest_row_of_each_point(tmp_path: Path) -> None:
             ledger.append(of, added)
         assert ledger.rows() == [rows[1], rows[3]]
         assert ledger.history() == rows
+
+
+def test_a_row_made_again_replaces_one_whose_slot_had_another_form(tmp_path: Path) -> None:
+    of, now_in_a_folder = cell(), replace(cell(), folder=tmp_path)
+    assert of.key == now_in_a_folder.key
+    assert of.slot != now_in_a_folder.slot
+    with Ledger(tmp_path) as ledger:
+        ledger.append(of, row(of))
+        ledger.append(now_in_a_folder, row(of))
+        assert ledger.rows() == ledger.history()[-1:]
 
 
 def test_a_report_shows_scores_instead_of_their_absence_and_every_dataset(tmp_path: Path) -> None:

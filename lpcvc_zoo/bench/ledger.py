@@ -195,7 +195,9 @@ class Ledger:
         with self._explained():
             found = self._db.execute(
                 "SELECT id, slot, dataset, row FROM results "
-                "WHERE id IN (SELECT max(id) FROM results GROUP BY slot, dataset) ORDER BY id"
+                "WHERE id IN (SELECT max(id) FROM results GROUP BY slot, dataset "
+                # Of one key only the newest, also where the form of slots has changed in between.
+                "INTERSECT SELECT max(id) FROM results GROUP BY key) ORDER BY id"
             ).fetchall()
         newest = {slot: dataset for _, slot, dataset, _ in found}  # the last of each slot stays
         return [
