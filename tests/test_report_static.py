@@ -192,10 +192,11 @@ def test_the_table_of_a_sweep_has_the_estimate_only_where_there_is_one() -> None
 
 def test_the_terminal_names_a_model_by_its_tag_and_only_what_differs_between_rows() -> None:
     console = Console(width=140, record=True, file=io.StringIO())
-    console.print(summary_table([row(recall=0.4), static(recall=0.4)]))
-    head, local, npu = console.export_text().splitlines()[-3:]
-    assert "setting" in head
-    assert local.split()[1] == "onnxruntime"
-    assert npu.split()[1] == "qnn"
-    assert local.split()[0] == npu.split()[0] == "mobileclip_s0.published"
+    elite = static(recall=0.4, device="Snapdragon 8 Elite")
+    console.print(summary_table([row(recall=0.4), static(recall=0.4), elite, row("mobileclip_s1")]))
+    local, npu, other_npu, alone = console.export_text().splitlines()[-4:]
+    assert local.startswith("mobileclip_s0.published, onnxruntime  ")
+    assert npu.startswith("mobileclip_s0.published, qnn, XR2 Gen 2  ")
+    assert other_npu.startswith("mobileclip_s0.published, qnn, Snapdragon 8 Elite  ")
+    assert alone.startswith("mobileclip_s1  ")
     assert "0.400 [" in local

@@ -208,8 +208,7 @@ def test_a_sweep_has_a_row_for_every_text_length_at_every_depth(folder: Path) ->
     assert {(row.text_length, row.text_depth) for row in outcome.rows} == {
         (length, depth) for length in (8, 77) for depth in (1, None)
     }
-    assert said.count("alpha_small, 8 tokens, text depth 1  ") == 1  # as it is done
-    assert said.count(" 8 tokens, text depth 1  ") == 2  # and in the table, that names nothing else
+    assert said.count("alpha_small, 8 tokens, text depth 1  ") == 2  # as it is done, and in the table
     assert "lpcvc2026 fake" not in said
     # The entry's parameters are those of the whole tower; of a part of it they are not known.
     assert [row.text_params for row in outcome.rows] == [
@@ -372,10 +371,18 @@ def test_artifacts_of_one_name_are_rows_beside_each_other(folder: Path) -> None:
     facts = (one, one | {"rewrites": ["a", "b"]}, one | {"image_size": 128}, {"weights": "model@2345678901"})
     folders = tuple(artifact(f"run{place}", **more) for place, more in enumerate(facts))
     for again in (False, True):
-        outcome, _ = sweep(folder, artifacts=folders, force=again)
+        outcome, text = sweep(folder, artifacts=folders, force=again)
         assert outcome.added == 4
+        assert all(f"  alpha_small.model, 77 tokens, {made}  " in text for made in folders)
+        assert "alpha_small.model, 224 px, a+b  " in text
         shown = json.loads(table(folder))  # the newer row of the same files takes the older one's place
         assert [item["image_sha256"] for item in shown] == [row.image_sha256 for row in outcome.rows]
+
+
+def test_lines_and_table_name_the_setting_where_there_are_several(folder: Path) -> None:
+    _, text = sweep(folder, quick=True, precisions=("float", "w8a16"))
+    for line in ("1/2  alpha_small, float", "2/2  alpha_small, w8a16", "alpha_small, w8a16"):
+        assert f"\n{line}  " in f"\n{text}"
 
 
 def test_flaws_of_the_dataset_are_told(folder: Path) -> None:

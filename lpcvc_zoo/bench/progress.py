@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from lpcvc_zoo.bench.plan import Cell
+from lpcvc_zoo.bench.report.view import names, told_apart
 from lpcvc_zoo.bench.row import ResultRow
 
 
@@ -20,6 +21,7 @@ class Progress:
 
     def __init__(self, console: Console, cells: Sequence[Cell]) -> None:
         self.console = console
+        self._names = dict(zip(map(id, cells), cell_names(cells), strict=True))
         self._count, self._cells_done = len(cells), 0
         self._work_left, self._work_done = sum(cell.work for cell in cells), 0.0
         self._started = time.monotonic()
@@ -58,11 +60,8 @@ class Progress:
         self._work_done += cell.work
         place = f"{self._cells_done:>{len(str(self._count))}}/{self._count}"
         left = "" if self._live or self._cells_done == self._count else f" ({self.time_left()} left)"
-        if row.error is None:
-            line = f"{place}  {cell.label}  {_latencies(row)}{_scored(row)}{left}"
-        else:
-            line = f"{place}  {cell.label}  FAILED: {row.error.splitlines()[0]}{left}"
-        self.note(line)
+        failed = row.error and f"FAILED: {row.error.splitlines()[0]}"
+        self.note(f"{place}  {self._names[id(cell)]}  {failed or _latencies(row) + _scored(row)}{left}")
 
     def time_left(self) -> str:
         """A rough duration, such as "about 3 min"; "time unknown" before anything is done."""
@@ -83,31 +82,31 @@ class Progress:
         return grid
 
 
-def summary_table(rows: Sequence[ResultRow]) -> Table:
-    """The rows of a sweep in few columns, in the order given; the report has all of them.
+def cell_names(cells: Sequence[Cell]) -> list[str]:
+    """A name for each cell before its row is there, in which it differs from the others."""
+    return told_apart(
+        [cell.label for cell in cells],
+        [cell.precision for cell in cells],
+        [cell.rewrites for cell in cells],
+        [cell.target.name for cell in cells],
+        [cell.target.device for cell in cells],
+        [cell.contract for cell in cells],
+        [str(cell.folder or "") for cell in cells],
+    )
 
-    Of contract, target, precision and cut, only what differs between the rows is named.
-    """
+
+def summary_table(rows: Sequence[ResultRow]) -> Table:
+    """The rows of a sweep in few columns, in the order given; the report has all of them."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("model", overflow="fold")
-    settings: list[tuple[str, ...]] = [(row.contract, row.target, row.precision) for row in rows]
-    models = [(row.entry, row.weights, setting) for row, setting in zip(rows, settings, strict=True)]
-    if len(set(models)) < len(models):  # only cuts of their text towers tell some rows apart
-        settings = [(*setting, str(row.cut)) for row, setting in zip(rows, settings, strict=True)]
-    differing = [place for place, values in enumerate(zip(*settings, strict=True)) if len(set(values)) > 1]
-    if differing:
-        table.add_column("setting")
     for header in ("image ms", "text ms", "sum ms"):
         table.add_column(header, justify="right")
     estimated = any(row.moved_mb is not None for row in rows)
     if estimated:
         table.add_column("MB moved (static)", justify="right")
     table.add_column("recall@10, or why not")
-    for row, setting in zip(rows, settings, strict=True):
-        cells = [row.model]
-        if differing:
-            cells.append(" ".join(setting[place] for place in differing))
-        cells += [_number(row.image_ms), _number(row.text_ms), _number(row.total_ms)]
+    for row, name in zip(rows, names(rows), strict=True):
+        cells = [name, _number(row.image_ms), _number(row.text_ms), _number(row.total_ms)]
         if estimated:
             cells.append(_number(row.moved_mb))
         cells.append(f"failed: {row.error.splitlines()[0]}" if row.error else _recall(row) or "not scored")
