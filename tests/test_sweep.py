@@ -29,6 +29,7 @@ from lpcvc_zoo.bench.workers import Workers
 from lpcvc_zoo.entry import Entry, Preprocessing, Pretrained
 from lpcvc_zoo.errors import DatasetError, LedgerError, TargetError, UnknownNameError, ZooError
 from lpcvc_zoo.exporting.artifact import MANIFEST
+from lpcvc_zoo.registry import get_entry
 
 HERE = Path(__file__).parent
 TAG = Pretrained(
@@ -210,10 +211,11 @@ def test_a_sweep_has_a_row_for_every_text_length_at_every_depth(folder: Path) ->
     }
     assert said.count("alpha_small, 8 tokens, text depth 1  ") == 2  # as it is done, and in the table
     assert "lpcvc2026 fake" not in said
-    # The entry's parameters are those of the whole tower; of a part of it they are not known.
-    assert [row.text_params for row in outcome.rows] == [
-        None if row.text_depth else 5 for row in outcome.rows
-    ]
+    # The entry's costs are those of the whole tower; of a part of it they are not known.
+    for row in outcome.rows:
+        assert row.text_params == (None if row.text_depth else 5)
+        assert row.text_gmacs == (0.0 if (row.text_length, row.text_depth) == (77, None) else None)
+        assert row.image_gmacs == 1.0
 
 
 def test_a_whole_towers_slot_is_what_it_was_before_there_was_a_depth() -> None:
@@ -377,6 +379,15 @@ def test_artifacts_of_one_name_are_rows_beside_each_other(folder: Path) -> None:
         assert "alpha_small.model, 224 px, a+b  " in text
         shown = json.loads(table(folder))  # the newer row of the same files takes the older one's place
         assert [item["image_sha256"] for item in shown] == [row.image_sha256 for row in outcome.rows]
+
+
+def test_an_artifact_of_another_image_size_does_not_cost_what_its_entry_does(folder: Path) -> None:
+    own = get_entry("efficientnet_lite0_96_text_xxs")
+    facts = {"entry": own.name, "family": own.family, "text_length": own.text.context_length}
+    folders = tuple(artifact(str(size), weights="untrained", image_size=size, **facts) for size in (96, 128))
+    rows = sweep(folder, artifacts=folders)[0].rows
+    assert [(row.image_size, row.image_gmacs) for row in rows] == [(96, own.image_gmacs), (128, None)]
+    assert {row.text_gmacs for row in rows} == {own.text_gmacs}
 
 
 def test_lines_and_table_name_the_setting_where_there_are_several(folder: Path) -> None:

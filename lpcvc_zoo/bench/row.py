@@ -28,6 +28,7 @@ class ResultRow(BaseModel):
     ``weights`` is "untrained" or "tag@sha". ``preprocess_ms`` is the in-graph preprocessing measured by
     itself at this entry's size; it is part of the image latency, not on top of it. ``chance`` is what ranking
     at random would give on ``dataset``, by the contract's metric: computed, also where nothing was scored.
+    ``*_gmacs`` are the entry's, so None for another image size, fewer tokens or fewer layers than its own.
     ``*_parity_cosine`` is of the exported tower, ``*_device_parity`` of a remote device's embeddings of
     ``dataset``, both against torch.
     """

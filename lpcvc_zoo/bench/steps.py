@@ -218,7 +218,6 @@ class CellWork:
 
     def row(self, error: str | None = None) -> ResultRow:
         cell, entry = self.cell, self.cell.entry
-        whole = cell.cut.text_depth in (None, entry.text_layers)  # the entry's facts are of all its layers
         facts = {
             "key": cell.key,
             "entry": entry.name,
@@ -232,13 +231,17 @@ class CellWork:
             "image_size": entry.image_size,
             "embed_dim": entry.embed_dim,
             "image_params": entry.image_params,
-            "text_params": entry.text_params if whole else None,
-            "image_gmacs": entry.image_gmacs,
-            "text_gmacs": entry.text_gmacs if whole else None,
             "error": error,
             "created": now(),
-        }
-        return ResultRow(**(facts | self.known))
+        } | self.known
+        # The entry's costs are of an image of its own size, and of all a text's tokens through all layers.
+        if facts["image_size"] == entry.image_size:
+            facts["image_gmacs"] = entry.image_gmacs
+        if facts["text_depth"] in (None, entry.text_layers):
+            facts["text_params"] = entry.text_params
+            if facts["text_length"] in (None, entry.text.context_length):
+                facts["text_gmacs"] = entry.text_gmacs
+        return ResultRow(**facts)
 
     def _compile(self, tower: Tower, file: Path, source: str) -> Compiled:
         """Compile, or take up an earlier compilation: for a remote target that is a job already paid for."""
