@@ -337,6 +337,8 @@ def test_adopted_models_are_swept_beside_each_other_and_say_what_they_are(
     page = Path("results/report.html").read_text()
     assert "pair.adopted" in page
     assert from_json(capsys, *sweeping) == [pair, half]  # nothing is measured twice
+    status, _, err = command(capsys, *sweeping, "--contract", "lpcvc2026")
+    assert (status, "The artifacts are made already: expected no --contract." in err) == (1, True)
 
 
 def test_encodings_go_to_ai_hub_with_the_tower(hub: AIHubServer, tmp_path: Path) -> None:

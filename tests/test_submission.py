@@ -351,7 +351,7 @@ def test_the_reference_is_openai_clip_in_floats_on_the_same_device_and_contract(
 # ---- the bundle
 
 
-def test_a_bundle_has_every_measurement_of_its_files_also_those_that_newer_ones_replaced(
+def test_a_folders_bundle_has_every_measurement_of_its_files_and_no_rewrites(
     tmp_path: Path, pair: Artifact, capsys: Any
 ) -> None:
     (cell,) = artifact_cells([pair], [FakeTarget()])
@@ -361,6 +361,8 @@ def test_a_bundle_has_every_measurement_of_its_files_also_those_that_newer_ones_
         for row in added:
             ledger.append(cell, row)
         assert ledger.rows() == added[-1:]
+    status, _, err = command(capsys, "bundle", "pair", "--out", "bundle", "--rewrites", "none")
+    assert (status, "pair is made already: expected no --rewrites" in err) == (1, True)
     from_json(capsys, "bundle", "pair", "--out", "bundle")
     kept = json.loads((tmp_path / "bundle" / "results.json").read_text())
     assert [row["image_sha256"] for row in kept] == [files["image_sha256"]] * 2

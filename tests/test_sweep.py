@@ -21,6 +21,7 @@ from sweep_fakes import ENTRIES, FakeTarget, entry, export_id, read_journal
 
 from lpcvc_zoo.bench.cut import WHOLE
 from lpcvc_zoo.bench.ledger import FILE, Ledger
+from lpcvc_zoo.bench.options import refuse_idle
 from lpcvc_zoo.bench.outcome import INTERRUPTED, Outcome
 from lpcvc_zoo.bench.plan import digest, plan, select
 from lpcvc_zoo.bench.steps import Tools
@@ -28,7 +29,7 @@ from lpcvc_zoo.bench.sweep import SweepOptions, run
 from lpcvc_zoo.bench.workers import Workers
 from lpcvc_zoo.entry import Entry, Preprocessing, Pretrained
 from lpcvc_zoo.errors import DatasetError, LedgerError, TargetError, UnknownNameError, ZooError
-from lpcvc_zoo.exporting.artifact import MANIFEST
+from lpcvc_zoo.exporting.artifact import MANIFEST, load_artifact
 from lpcvc_zoo.registry import get_entry
 
 HERE = Path(__file__).parent
@@ -388,6 +389,40 @@ def test_an_artifact_of_another_image_size_does_not_cost_what_its_entry_does(fol
     rows = sweep(folder, artifacts=folders)[0].rows
     assert [(row.image_size, row.image_gmacs) for row in rows] == [(96, own.image_gmacs), (128, None)]
     assert {row.text_gmacs for row in rows} == {own.text_gmacs}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "flag"),
+    [
+        ("contracts", ("lpcvc2026_sample",), "--contract"),
+        ("precisions", ("float", "w8a16"), "--precision"),
+        ("calibration", "photos_heldout", "--calibration"),
+        ("rewrites", "none", "--rewrites"),
+        ("text_lengths", (8,), "--text-length"),
+        ("text_depths", (1,), "--text-depth"),
+        ("pretrained", False, "--untrained"),
+        ("quick", True, "--quick"),
+    ],
+)
+def test_an_option_that_no_artifact_can_follow_is_refused_unless_there_are_models_too(
+    folder: Path, option: str, value: Any, flag: str
+) -> None:
+    artifacts = (artifact("any"),)
+    with pytest.raises(ZooError, match=f"The artifacts are made already: expected no {flag}\\."):
+        sweep(folder, artifacts=artifacts, **{option: value})
+    assert not (folder / "out").exists()
+    outcome, _ = sweep(folder, artifacts=artifacts, models=("alpha_small",), **{option: value})
+    assert {row.model for row in outcome.rows} == {"alpha_small", "alpha_small.any"}
+
+
+def test_what_an_artifact_is_or_a_target_makes_of_it_may_be_asked_for(folder: Path) -> None:
+    class Quantising(FakeTarget):
+        precision = "w8a8"
+
+    made, given = artifact("any", precision="w8a16"), {"contracts": ("lpcvc2026",)}
+    assert sweep(folder, artifacts=(made,), precisions=("w8a16",), **given)[0].added == 1
+    asked = SweepOptions(artifacts=(made,), precisions=("w8a8",), calibration="mine")
+    refuse_idle(asked, [load_artifact(made).manifest], [Quantising()])
 
 
 def test_lines_and_table_name_the_setting_where_there_are_several(folder: Path) -> None:

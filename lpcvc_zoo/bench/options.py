@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lpcvc_zoo.bench.steps import Tools
-from lpcvc_zoo.errors import TargetError
+from lpcvc_zoo.errors import TargetError, ZooError
+from lpcvc_zoo.exporting.artifact import Manifest
 from lpcvc_zoo.exporting.precision import FLOAT, canonical
 from lpcvc_zoo.retrieval import photos
 from lpcvc_zoo.retrieval.calibration import Calibration
@@ -82,6 +84,32 @@ def make_targets(options: SweepOptions, tools: Tools) -> list[Target]:
             for quantised in settings if "precision" in takes[name] else [{}]:
                 made.append(get_target(name, **given, **where, **quantised))
     return made
+
+
+def refuse_idle(options: SweepOptions, manifests: Sequence[Manifest], targets: Sequence[Target]) -> None:
+    """ZooError for options that shape exports, where every model is exported already.
+
+    A precision applies all the same where an artifact has it or a target makes it.
+    """
+    made_there = {getattr(target, "precision", FLOAT) for target in targets}
+    precisions = {FLOAT, *made_there, *(manifest.precision for manifest in manifests)}
+    contracts = {manifest.contract for manifest in manifests}
+    idle = {
+        "contract": "contracts" in options.model_fields_set and not contracts.issuperset(options.contracts),
+        "precision": not precisions.issuperset(map(canonical, options.precisions)),
+        "calibration": options.calibration != photos.CALIBRATION and made_there == {FLOAT},
+        "rewrites": options.rewrites is not None,
+        "text-length": bool(options.text_lengths),
+        "text-depth": bool(options.text_depths),
+        "pretrained": options.pretrained is True,
+        "untrained": options.pretrained is False,
+        "quick": options.quick,
+    }
+    if given := [f"--{option}" for option, changes_nothing in idle.items() if changes_nothing]:
+        raise ZooError(
+            f"The artifacts are made already: expected no {', '.join(given)}. Leave that out, or name models "
+            "for it with --models."
+        )
 
 
 def _quantised(options: SweepOptions, tools: Tools) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from lpcvc_zoo.bench.artifacts import artifact_cells
 from lpcvc_zoo.bench.ledger import MARKS, Ledger, now
 from lpcvc_zoo.bench.locks import busy_machine, held, quiet_machine
 from lpcvc_zoo.bench.options import SweepOptions as SweepOptions
-from lpcvc_zoo.bench.options import make_targets
+from lpcvc_zoo.bench.options import make_targets, refuse_idle
 from lpcvc_zoo.bench.outcome import Outcome, conclude, warn_of_problems
 from lpcvc_zoo.bench.plan import Cell, plan, select
 from lpcvc_zoo.bench.progress import Progress
@@ -79,9 +79,9 @@ def run(
     error. Ctrl-C ends the sweep with what is done; the same call goes on. ``entries``, ``targets`` and
     ``tools`` stand in for the registry, the named targets and the other rooms.
 
-    Raises UnknownNameError for names nobody registered, DatasetError for a dataset that can't be read or is
-    too small for the contract's metric, and LedgerError where the output folder or its ledger can't be used;
-    all before any work.
+    Raises UnknownNameError for names nobody registered, ZooError for options that change nothing about
+    artifacts, DatasetError for a dataset that can't be read or is too small for the contract's metric, and
+    LedgerError where the output folder or its ledger can't be used; all before any work.
     """
     console = console or Console()
     tools = tools or Tools()
@@ -104,16 +104,19 @@ def _planned(
         entries = [get_entry(name) for name in list_models()]
     if targets is None:
         targets = make_targets(options, tools)
+    artifacts = [load_artifact(folder) for folder in options.artifacts]
+    manifests = [artifact.manifest for artifact in artifacts]
     models = []
-    if options.models or not options.artifacts:
+    if artifacts and not options.models:
+        refuse_idle(options, manifests, targets)
+    else:
         models = select(
             entries,
             options.models,
             quick=options.quick,
             weights=lambda entry: tools.weights(entry, options.pretrained),
         )
-    artifacts = [load_artifact(folder) for folder in options.artifacts]
-    precisions = [*options.precisions, *(artifact.manifest.precision for artifact in artifacts)]
+    precisions = [*options.precisions, *(manifest.precision for manifest in manifests)]
     options = options.model_copy(update={"dataset": photos.scored_on(options.dataset, precisions)})
     dataset = tools.load_dataset(options.dataset)  # its chance is stated also where nothing is scored
     if any(canonical(precision) != FLOAT for precision in options.precisions):

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from lpcvc_zoo.cli.one import NameOrFolder, artifact_of, options_of
+from lpcvc_zoo.cli.one import NameOrFolder, RewritesForNpu, artifact_for_npu, options_of
 from lpcvc_zoo.cli.shared import (
     AsJson,
     ContractChoice,
-    Rewrites,
     TextDepth,
     TextLength,
     Weights,
@@ -129,13 +128,14 @@ def bundle(
     pretrained: Weights = None,
     text_length: TextLength = None,
     text_depth: TextDepth = None,
-    rewrites: Rewrites = "npu",
+    rewrites: RewritesForNpu = None,
     as_json: AsJson = False,
 ) -> None:
     """Write what the top teams hand in: ONNX files, manifest, evaluation script, versions, results."""
     from lpcvc_zoo.submission import read_rows, write_bundle
 
-    artifact = artifact_of(name, options_of(pretrained, contract, None, text_length, text_depth), rewrites)
+    options = options_of(pretrained, contract, None, text_length, text_depth)
+    artifact = artifact_for_npu(name, options, rewrites)
     zipped = write_bundle(artifact, folder, read_rows(results, ever=True))
     if as_json:
         print_json({"folder": str(folder), "zip": str(zipped)})

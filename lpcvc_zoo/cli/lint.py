@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from lpcvc_zoo import registry
-from lpcvc_zoo.cli.one import artifact_of, options_of
+from lpcvc_zoo.cli.one import RewritesForNpu, artifact_for_npu, options_of
 from lpcvc_zoo.cli.shared import (
     AsJson,
     ImageSize,
@@ -25,7 +25,6 @@ from lpcvc_zoo.cli.shared import (
 )
 from lpcvc_zoo.contract import CONTRACTS, get_contract
 from lpcvc_zoo.errors import TargetError, ZooError
-from lpcvc_zoo.exporting.rewrites import NPU
 
 if TYPE_CHECKING:
     from lpcvc_zoo.exporting.lint import Finding, Report
@@ -33,10 +32,6 @@ if TYPE_CHECKING:
     from lpcvc_zoo.targets.qnn.target import QnnTarget
 
 SHOWN_NODES = 6
-RewritesGiven = Annotated[
-    str | None,
-    typer.Option("--rewrites", help=f"As for export; {NPU} by default. Only for a model of the zoo."),
-]
 STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
 REFUSED = "refused-by-compiler"
 
@@ -66,7 +61,7 @@ def lint(
     image_size: ImageSize = None,
     text_length: TextLength = None,
     text_depth: TextDepth = None,
-    rewrites: RewritesGiven = None,
+    rewrites: RewritesForNpu = None,
     plain_pixels: Annotated[
         bool,
         typer.Option(
@@ -133,17 +128,14 @@ def _reports(
     from lpcvc_zoo.exporting.lint import lint_tower
 
     path, ours = Path(what), what in registry.list_models()  # the zoo's name wins
-    if path.exists() and not ours:
-        idle: dict[str, object] = {"rewrites": rewrites}
-        if path.is_file():
-            idle |= options  # for a folder, artifact_of holds them against its manifest
+    if path.is_file() and not ours:
+        idle: dict[str, object] = {"rewrites": rewrites, **options}
         if given := [f"--{name.replace('_', '-')}" for name in idle if idle[name] and name != "contract"]:
             raise ZooError(f"{what} is made already: expected no {', '.join(given)}.")
-    if path.is_file() and not ours:
         return [look(path, contract=get_contract(contract) if contract else None, **looks)]
     if path.suffix == ".onnx" and not path.exists():
         raise ZooError(f"{path} is missing: expected an ONNX file.")
-    artifact = artifact_of(what, options, rewrites or NPU)
+    artifact = artifact_for_npu(what, options, rewrites)
     return [lint_tower(artifact, tower, **looks) for tower in artifact.manifest.towers]
 
 

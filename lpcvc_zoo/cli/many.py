@@ -87,9 +87,9 @@ def sweep(
     given = {
         "models": split(models),
         "artifacts": tuple(artifacts or ()),
-        "targets": split(target) or ("onnxruntime",),
-        "contracts": split(contract) or ("lpcvc2026",),
-        "precisions": split(precision) or ("float",),
+        "targets": split(target),
+        "contracts": split(contract),
+        "precisions": split(precision),
         "devices": split(device),
         "runtime": runtime,
         "calibration": calibration,
@@ -109,7 +109,9 @@ def sweep(
         "fail_on_error": fail_on_error,
     }
     try:
-        options = SweepOptions.model_validate(given)
+        options = SweepOptions.model_validate(
+            {option: value for option, value in given.items() if value not in (None, ())}
+        )
     except ValidationError as error:
         problems = (f"{_flag(str(item['loc'][0]))}: {item['msg']}" for item in error.errors())
         raise typer.BadParameter("; ".join(problems)) from None

@@ -40,7 +40,7 @@ from lpcvc_zoo.cli.shared import (
 from lpcvc_zoo.contract import TOWERS, get_contract
 from lpcvc_zoo.errors import ZooError
 from lpcvc_zoo.exporting.precision import FLOAT, canonical
-from lpcvc_zoo.exporting.rewrites import NONE, REWRITES
+from lpcvc_zoo.exporting.rewrites import NONE, NPU, REWRITES
 from lpcvc_zoo.retrieval import photos
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ NameOrFolder = Annotated[
         help="An entry, entry.tag, or the folder of an exported or adopted model.",
         autocompletion=names_from,
     ),
+]
+RewritesForNpu = Annotated[
+    str | None,
+    typer.Option("--rewrites", help=f"As for export; {NPU} by default. Only for a model of the zoo."),
 ]
 TextLengthOrAuto = Annotated[
     str | None,
@@ -315,6 +319,13 @@ def artifact_of(
 
     with out.status(f"exporting {name}"), busy_machine():
         return cached_export(name, rewrites=rewrites, precision=precision, pool=pool, **options)
+
+
+def artifact_for_npu(name: str, options: registry.BuildOptions, rewrites: str | None) -> Artifact:
+    """As ``artifact_of``, rewritten for an NPU unless asked otherwise; ZooError for rewrites of a folder."""
+    if rewrites is not None and _in_folder(name, options) is not None:
+        raise ZooError(f"{name} is made already: expected no --rewrites.")
+    return artifact_of(name, options, rewrites or NPU)
 
 
 def _where(
