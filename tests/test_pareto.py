@@ -83,6 +83,19 @@ def test_rows_that_differ_in_what_matters_are_never_compared(other: object) -> N
     assert len(compare([row(), other])) == 2
 
 
+def test_datasets_of_one_name_are_compared_apart_and_named_by_what_they_held() -> None:
+    one, other = ({"dataset_fingerprint": digit * 64} for digit in "12")
+    rows = [row(recall=0.5, **one), row("mobileclip_s1", 0.7, **other), row("mobileclip_b", **other)]
+    groups = compare([*rows, row("mobileclip_s2", 0.8, dataset="coco", scores=scores(0.8, "coco"))])
+    found = {group.comparison.dataset: len(group.rows) for group in groups}
+    assert found == {"photos (11111111)": 1, "photos (22222222)": 2, "coco": 1}
+
+
+def test_a_row_that_does_not_say_what_its_dataset_held_stays_where_only_one_has_its_name() -> None:
+    known = {"dataset_fingerprint": "1" * 64}
+    assert only(compare([row(), row(recall=0.5, **known)])).comparison.dataset == "photos"
+
+
 def test_precision_and_weights_may_differ_within_a_comparison() -> None:
     assert len(compare([row(), row(precision="w8a8"), row(recall=0.5)])) == 1
 

@@ -79,6 +79,15 @@ def test_recall_is_borrowed_from_the_same_model_only() -> None:
     assert found.value == pytest.approx(0.6)
 
 
+def test_recall_is_borrowed_from_the_same_dataset_only() -> None:
+    one, other = ({"dataset_fingerprint": digit * 64} for digit in "12")
+    elsewhere, here, estimate = row(recall=0.9, **other), row(recall=0.7, **one), static(recall=0.7, **one)
+    for measured, borrowed in ([elsewhere], None), ([elsewhere, here], 0.7):
+        (group,) = (group for group in compare([*measured, estimate]) if group.static)
+        found = group.recall(estimate)
+        assert (found and found.value) == borrowed
+
+
 def test_an_estimate_stands_beside_the_latency_of_the_same_model_in_the_same_precision() -> None:
     measured, quantised = row(recall=0.7), row(recall=0.6, precision="w8a16", image_sha256=sha("q"))
     rewritten = static(recall=0.7, image_sha256=sha("rewritten"), rewrites=("split_attention",))

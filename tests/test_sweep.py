@@ -23,6 +23,7 @@ from lpcvc_zoo.bench.cut import WHOLE
 from lpcvc_zoo.bench.ledger import FILE, Ledger
 from lpcvc_zoo.bench.options import refuse_idle
 from lpcvc_zoo.bench.outcome import INTERRUPTED, Outcome
+from lpcvc_zoo.bench.pareto import compare
 from lpcvc_zoo.bench.plan import digest, plan, select
 from lpcvc_zoo.bench.steps import Tools
 from lpcvc_zoo.bench.sweep import SweepOptions, run
@@ -441,6 +442,19 @@ def test_trained_models_are_always_scored(folder: Path) -> None:
     outcome, _ = sweep(folder, entries=entries, models=("delta.big_data",))
     assert outcome.rows[0].weights == "big_data@abc"
     assert outcome.rows[0].scores is not None
+
+
+def test_another_dataset_of_the_same_name_is_another_comparison(folder: Path) -> None:
+    entries = [entry("delta", 1.0, pretrained=(TAG,)), entry("epsilon", 2.0)]
+    for held in ("1" * 64, "2" * 64):
+        tools = replace(sweep_fakes.TOOLS, fingerprint=lambda dataset, held=held: held)
+        sweep(folder, entries=entries, tools=tools, models=("delta.*", "epsilon"))
+    with Ledger(folder / "out") as ledger:
+        groups = compare(ledger.rows())
+    assert {group.comparison.dataset: [row.entry for row in group.rows] for group in groups} == {
+        "photos (11111111)": ["delta", "epsilon"],
+        "photos (22222222)": ["delta"],  # the other, which is only measured, is not measured again
+    }
 
 
 def test_the_preprocessing_of_one_size_is_measured_once(folder: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lpcvc_zoo.bench.row import ResultRow
@@ -16,7 +17,8 @@ from lpcvc_zoo.retrieval.metrics import Recall
 class Comparison:
     """What rows must share before their latency and recall may be compared.
 
-    ``threads`` and ``dataset`` are None where they are unknown. The metric is the contract's.
+    ``threads`` and ``dataset`` are None where they are unknown. The metric is the contract's. ``dataset`` is
+    a name that ``dataset_names`` gave.
     """
 
     contract: str
@@ -36,8 +38,8 @@ class Group:
     """Comparable rows: those of known cost, cheapest first, then the others.
 
     The cost is the latency, or, where nothing has one, the compiler's static estimate of the MB moved: two
-    axes that never share a picture. ``scored`` and ``estimated`` are all rows that have a recall, and those
-    that have an estimate, of this group and of others.
+    axes that never share a picture. ``scored`` are all rows that have a recall on this dataset, ``estimated``
+    those that have an estimate, of this group and of others.
     """
 
     comparison: Comparison
@@ -159,29 +161,50 @@ def comparison(row: ResultRow) -> Comparison:
     )
 
 
+def dataset_names(rows: Sequence[ResultRow]) -> list[str | None]:
+    """The name of each row's dataset, with its fingerprint's first digits where several have that name.
+
+    A row that was made before rows said which one it was keeps the bare name.
+    """
+    called = [comparison(row).dataset for row in rows]
+    known = {(name, row.dataset_fingerprint) for row, name in zip(rows, called, strict=True)}
+    count = Counter(name for name, fingerprint in known if fingerprint is not None)
+    return [
+        f"{name} ({row.dataset_fingerprint[:8]})" if row.dataset_fingerprint and count[name] > 1 else name
+        for row, name in zip(rows, called, strict=True)
+    ]
+
+
 def compare(rows: Iterable[ResultRow]) -> list[Group]:
     """Rows in comparable groups, the one with most scored, then most measured rows first.
 
     A row that failed before it was measured goes to the first group of its contract, target and device.
     """
-    found: dict[Comparison, list[ResultRow]] = {}
-    unmeasured: list[ResultRow] = []
     rows = list(rows)
-    for row in rows:
+    keys = [
+        replace(comparison(row), dataset=name) for row, name in zip(rows, dataset_names(rows), strict=True)
+    ]
+    found: dict[Comparison, list[ResultRow]] = {}
+    unmeasured: list[tuple[ResultRow, Comparison]] = []
+    scored: dict[str | None, list[ResultRow]] = {}
+    for row, own in zip(rows, keys, strict=True):
         if row.total_ms is None and row.moved_mb is None:
-            unmeasured.append(row)
+            unmeasured.append((row, own))
         else:
-            found.setdefault(comparison(row), []).append(row)
+            found.setdefault(own, []).append(row)
+        if row.scores is not None:
+            scored.setdefault(own.dataset, []).append(row)
     ranked = sorted(found, key=lambda key: _rank(key, found[key]))
-    for row in unmeasured:
-        own = comparison(row)
+    for row, own in unmeasured:
         home = next((key for key in ranked if key.place == own.place), own)
         if home not in found:
             ranked.append(home)
         found.setdefault(home, []).append(row)
-    scored = tuple(row for row in rows if row.scores is not None)
     estimated = tuple(row for key in ranked for row in found[key] if row.moved_mb is not None)
-    return [Group(key, tuple(sorted(found[key], key=_by_cost)), scored, estimated) for key in ranked]
+    return [
+        Group(key, tuple(sorted(found[key], key=_by_cost)), tuple(scored.get(key.dataset, ())), estimated)
+        for key in ranked
+    ]
 
 
 def _same_model(one: ResultRow, other: ResultRow) -> bool:

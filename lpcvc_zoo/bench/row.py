@@ -26,7 +26,8 @@ class ResultRow(BaseModel):
     """Everything known about one grid cell after it ran. What was not measured is None.
 
     ``weights`` is "untrained" or "tag@sha". ``preprocess_ms`` is the in-graph preprocessing measured by
-    itself at this entry's size; it is part of the image latency, not on top of it. ``chance`` is what ranking
+    itself at this entry's size; it is part of the image latency, not on top of it. ``dataset_fingerprint``
+    identifies what ``dataset`` held, whose name others may have too. ``chance`` is what ranking
     at random would give on ``dataset``, by the contract's metric: computed, also where nothing was scored.
     ``*_gmacs`` are the entry's, so None for another image size, fewer tokens or fewer layers than its own.
     ``*_parity_cosine`` is of the exported tower, ``*_device_parity`` of a remote device's embeddings of
@@ -56,6 +57,7 @@ class ResultRow(BaseModel):
     text: Profile | None = None
     preprocess_ms: float | None = None
     dataset: str | None = None
+    dataset_fingerprint: str | None = None
     chance: float | None = None
     scores: Scores | None = None
     image_parity_cosine: float | None = None

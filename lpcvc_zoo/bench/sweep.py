@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -85,19 +86,26 @@ def run(
     """
     console = console or Console()
     tools = tools or Tools()
-    options, cells, dataset = _planned(options, tools, entries, targets)
-    chance = {name: tools.chance(dataset, name) for name in {cell.contract for cell in cells}}
+    options, cells, dataset, fingerprint = _planned(options, tools, entries, targets)
+    scored_on = {
+        contract: {
+            "dataset": dataset.name,
+            "dataset_fingerprint": fingerprint,
+            "chance": tools.chance(dataset, contract),
+        }
+        for contract in {cell.contract for cell in cells}
+    }
     warn_of_problems(console, dataset)
     with Ledger(options.out) as ledger:
-        outcome = _Sweep(options, tools, cells, dataset, chance, ledger, Progress(console, cells)).go()
+        outcome = _Sweep(options, tools, cells, dataset, scored_on, ledger, Progress(console, cells)).go()
     conclude(console, options, outcome, len(cells))
     return outcome
 
 
 def _planned(
     options: SweepOptions, tools: Tools, entries: Sequence[Entry] | None, targets: Sequence[Target] | None
-) -> tuple[SweepOptions, list[Cell], RetrievalDataset]:
-    """The cells, what they are scored on, and the options with that dataset's name."""
+) -> tuple[SweepOptions, list[Cell], RetrievalDataset, str]:
+    """The options with the name of the dataset to score on, the cells, that dataset, and its fingerprint."""
     if entries is None:
         from lpcvc_zoo.registry import get_entry, list_models
 
@@ -141,7 +149,7 @@ def _planned(
         dataset=fingerprint,
         evaluate_untrained=options.evaluate_untrained,
     )
-    return options, cells, dataset
+    return options, cells, dataset, fingerprint
 
 
 class _Sweep:
@@ -151,12 +159,12 @@ class _Sweep:
         tools: Tools,
         cells: list[Cell],
         dataset: RetrievalDataset,
-        chance: dict[str, float],
+        scored_on: dict[str, dict[str, Any]],
         ledger: Ledger,
         progress: Progress,
     ) -> None:
         self._options, self._tools, self._cells, self._dataset = options, tools, cells, dataset
-        self._chance, self._ledger, self._progress = chance, ledger, progress
+        self._scored_on, self._ledger, self._progress = scored_on, ledger, progress
         self._started = now()
         self._since = self._started if options.force else ""
         self._preprocess_ms: dict[str, float | None] = {}
@@ -234,7 +242,7 @@ class _Sweep:
     def _launch(self, cell: Cell, export: Done, made: _Made) -> None:
         """Submit a cell's jobs; with too many under way, wait for those of the longest waiting cell."""
         work = RemoteWork(cell, self._ledger, self._since)
-        work.known |= {"dataset": self._dataset.name, "chance": self._chance[cell.contract]}
+        work.known |= self._scored_on[cell.contract]
         flight = _Flight(
             work, export, made.preprocessing.get(cell.preprocessing_key), made.embeddings.get(cell.id)
         )
@@ -321,7 +329,7 @@ class _Sweep:
     def _do(self, cell: Cell, export: Done, preprocessing: dict[str, Done]) -> ResultRow:
         """Measure and score one cell. Whatever fails ends up in its row, but for the ledger itself."""
         work = CellWork(cell, self._ledger, self._since)
-        work.known |= {"dataset": self._dataset.name, "chance": self._chance[cell.contract]}
+        work.known |= self._scored_on[cell.contract]
         if export.error is not None:
             return work.row(export.error)
 

@@ -74,6 +74,7 @@ def columns_of(rows: Sequence[ResultRow]) -> Columns:
         "text_latency_median_ms": lambda row: row.text_ms,
         "static_moved_mb": lambda row: row.moved_mb,
         "dataset": lambda row: comparison(row).dataset,
+        "dataset_fingerprint": lambda row: row.dataset_fingerprint,
         "dataset_images": lambda row: row.scores and row.scores.images,
         "dataset_texts": lambda row: row.scores and row.scores.texts,
         "recall_definition": lambda row: metric_of(row.contract).label + ", image to text",

@@ -104,7 +104,7 @@ def caveats(group: Group) -> list[str]:
     scores = next((row.scores for row in group.measured if row.scores), None)
     if scores is not None:
         said.append(
-            f"Recall was measured on {scores.dataset}: {_count(scores.images, 'image')}, "
+            f"Recall was measured on {group.comparison.dataset}: {_count(scores.images, 'image')}, "
             f"{_count(scores.texts, 'text')}. Intervals are over these images; another dataset, the hidden "
             "test set above all, gives other numbers."
         )
