@@ -313,6 +313,40 @@ def test_words_name_the_best_the_fastest_the_failures_and_the_limits() -> None:
     assert "2 threads" in text
 
 
+@pytest.mark.parametrize(
+    ("half", "alone", "head"),
+    [
+        (
+            row(image=None, weights="adopted@1"),
+            "text 22 ms, image missing",
+            "Latency of 1 model, recall not measured",
+        ),
+        (
+            static(text=None),
+            "image 611 MB, text missing",
+            "Static cost of 1 model on an NPU, by its compiler",
+        ),
+    ],
+)
+def test_half_a_pair_was_measured_and_its_missing_tower_is_told(
+    half: ResultRow, alone: str, head: str
+) -> None:
+    missing = f"Of one tower alone, so without a sum: {half.model} ({alone})."
+    (group,) = compare([half])
+    assert words.findings(group) == [missing]
+    assert words.headline([group]).startswith(head)
+    assert "has its numbers" in " ".join(text.get_text() for text in texts(drawn([half])))
+    whole = row("mobileclip_s1") if half.image is None else static("mobileclip_s1")
+    (group,) = compare([half, whole])
+    assert words.findings(group)[-1] == missing
+    assert "of 2 models" in words.headline([group])
+
+
+def test_half_a_pair_stands_with_what_it_may_be_compared_with() -> None:
+    half = row(image=None, text=profile("x", 5, 1, threads=1))
+    assert [group.rows for group in compare([row(), row("mobileclip_s1"), half])][1:] == [(half,)]
+
+
 def test_words_speak_of_the_budget_only_on_the_contracts_device() -> None:
     assert "14 of 14 stay within the budget of 35 ms" in said(on_phone())
     assert "stay within" not in said(mixed_sweep())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lpcvc_zoo.bench.row import ResultRow
-from lpcvc_zoo.contract import CONTRACTS, Contract, Metric
+from lpcvc_zoo.contract import CONTRACTS, TOWERS, Contract, Metric, Tower
 from lpcvc_zoo.exporting.precision import FLOAT
 from lpcvc_zoo.retrieval.metrics import Recall
 
@@ -50,9 +50,7 @@ class Group:
     @property
     def static(self) -> bool:
         """Whether the cost is a compiler's estimate of MB moved, no latency."""
-        return all(row.total_ms is None for row in self.rows) and any(
-            row.moved_mb is not None for row in self.rows
-        )
+        return not self._any("image_ms", "text_ms") and self._any("image_moved_mb", "text_moved_mb")
 
     def cost(self, row: ResultRow) -> float | None:
         """Milliseconds, or MB where the group is ``static``."""
@@ -62,6 +60,20 @@ class Group:
     def measured(self) -> tuple[ResultRow, ...]:
         """The rows of known cost."""
         return tuple(row for row in self.rows if self.cost(row) is not None)
+
+    @property
+    def halves(self) -> list[tuple[ResultRow, Tower, float]]:
+        """The rows of which one tower alone has a known cost, with that tower and its cost.
+
+        Half a pair was adopted, or the other tower failed.
+        """
+        field = "moved_mb" if self.static else "ms"
+        found: list[tuple[ResultRow, Tower, float]] = []
+        for row in self.rows:
+            costs = {tower: getattr(row, f"{tower}_{field}") for tower in TOWERS}
+            known = [(row, tower, cost) for tower, cost in costs.items() if cost is not None]
+            found += known if len(known) == 1 else []
+        return found
 
     @property
     def contract(self) -> Contract | None:
@@ -104,6 +116,9 @@ class Group:
         if row.moved_mb is not None:
             return row
         return next((other for other in self.estimated if _same_choice(other, row)), None)
+
+    def _any(self, *fields: str) -> bool:
+        return any(getattr(row, field) is not None for row in self.rows for field in fields)
 
     @cached_property
     def front(self) -> tuple[int, ...]:
@@ -188,7 +203,7 @@ def compare(rows: Iterable[ResultRow]) -> list[Group]:
     unmeasured: list[tuple[ResultRow, Comparison]] = []
     scored: dict[str | None, list[ResultRow]] = {}
     for row, own in zip(rows, keys, strict=True):
-        if row.total_ms is None and row.moved_mb is None:
+        if row.image is None and row.text is None:
             unmeasured.append((row, own))
         else:
             found.setdefault(own, []).append(row)

@@ -65,9 +65,11 @@ def _draw(groups: Sequence[Group], shown: Sequence[Group]) -> Figure:
     if shown:
         _legend(figure, looks, shown, up(TITLE + legend / 2))
     else:
-        figure.text(
-            0.5, 0.5, "Run a sweep; this picture is drawn again after every model.", ha="center", color=SOFT
-        )
+        if any(group.halves for group in groups):
+            why = "One tower alone was measured; report.html has its numbers."
+        else:
+            why = "Run a sweep; this picture is drawn again after every model."
+        figure.text(0.5, 0.5, why, ha="center", color=SOFT)
     top = TITLE + legend
     for group, height in zip(shown, heights, strict=True):
         figure.text(left, up(top + SETTING / 2), _short(words.setting(group)), color=SOFT, va="center")

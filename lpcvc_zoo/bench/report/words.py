@@ -8,16 +8,20 @@ from lpcvc_zoo.bench.pareto import Group
 from lpcvc_zoo.bench.report.curves import AXES, curves
 from lpcvc_zoo.bench.report.view import milliseconds, names, parts, unit
 from lpcvc_zoo.bench.row import ResultRow
+from lpcvc_zoo.contract import Tower
+
+OTHER: dict[Tower, Tower] = {"image": "text", "text": "image"}
 
 
 def headline(groups: Sequence[Group]) -> str:
     """One line on top of everything."""
-    total = len({(row.entry, row.weights) for group in groups for row in group.measured})
+    groups = [group for group in groups if _known(group)]
+    total = len({(row.entry, row.weights) for group in groups for row in _known(group)})
     if not total:
         return "No model has been measured yet"
     scored = sum(_scored(group, row) for group in groups for row in group.measured)
     models = _count(total, "model")
-    if all(group.static for group in groups if group.measured):
+    if all(group.static for group in groups):
         return f"Static cost of {models} on an NPU, by its compiler"
     also = ", and static cost on an NPU" if any(group.static for group in groups) else ""
     return (
@@ -42,9 +46,14 @@ def setting(group: Group) -> str:
 def findings(group: Group) -> list[str]:
     """What the measurements say, best first; nothing where nothing was measured."""
     measured = group.measured
-    if not measured:
-        return ["Nothing was measured here."]
     called = dict(zip(map(id, group.rows), names(group.rows), strict=True))
+    halves = [
+        f"{called[id(row)]} ({tower} {milliseconds(cost)} {unit(group)}, {OTHER[tower]} missing)"
+        for row, tower, cost in group.halves
+    ]
+    alone = [f"Of one tower alone, so without a sum: {', '.join(halves)}."] if halves else []
+    if not measured:
+        return alone or ["Nothing was measured here."]
     fastest, slowest = measured[0], measured[-1]
     least, most = ("Moves least", "Moves most") if group.static else ("Fastest", "Slowest")
     said = [f"{least}: {called[id(fastest)]}, {_cost(group, fastest)}."]
@@ -82,7 +91,7 @@ def findings(group: Group) -> list[str]:
             f"{span} ms of every image latency is the contract's preprocessing inside the graph; it costs "
             "the same for all models of one image size."
         )
-    return said
+    return said + alone
 
 
 def caveats(group: Group) -> list[str]:
@@ -116,7 +125,7 @@ def caveats(group: Group) -> list[str]:
         )
         if any(_scored(group, row) for row in group.measured):
             said.append("Recall is that of the same model on another target of this report.")
-    elif group.measured and group.contract and group.contract.device != group.comparison.device:
+    elif _known(group) and group.contract and group.contract.device != group.comparison.device:
         said.append(
             f"Latency on {group.comparison.device} is not latency on {group.contract.device}: order and "
             "ratios change from one device to another, and most between a CPU and an NPU."
@@ -133,6 +142,11 @@ def failures(group: Group) -> list[str]:
     """Which models failed, in a sentence; none where none did."""
     failed = [name for row, name in zip(group.rows, names(group.rows), strict=True) if row.error is not None]
     return [f"{_count(len(failed), 'model')} failed: {', '.join(failed)}."] if failed else []
+
+
+def _known(group: Group) -> list[ResultRow]:
+    """The rows of which both towers were measured, or one."""
+    return [*group.measured, *(row for row, _, _ in group.halves)]
 
 
 def _scored(group: Group, row: ResultRow) -> bool:
