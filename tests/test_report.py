@@ -26,6 +26,7 @@ from lpcvc_zoo.bench.report.page import page
 from lpcvc_zoo.bench.report.table import csv_text, json_text
 from lpcvc_zoo.bench.report.view import height, milliseconds, names, parts, same_but_precision, styles
 from lpcvc_zoo.bench.row import ResultRow
+from lpcvc_zoo.exporting.rewrites import resolve
 
 PHONE = "XR2 Gen 2 (Proxy)"
 
@@ -219,6 +220,8 @@ def test_names_are_short_until_two_rows_share_one() -> None:
         "mobileclip_s0.a, 224 px, weights 12345678",
         "mobileclip_s0.a, 224 px, weights 2",
     ]
+    rewritten = [row(), row(rewrites=resolve("npu")), row(rewrites=("a", "b"))]
+    assert names(rewritten) == ["mobileclip_s0", "mobileclip_s0, npu", "mobileclip_s0, a+b"]
     made_by_others = [row(image_sha256=None, text_sha256=sha256) for sha256 in ("1" * 64, "2" * 64)]
     assert names(made_by_others) == ["mobileclip_s0, files 11111111", "mobileclip_s0, files 22222222"]
 

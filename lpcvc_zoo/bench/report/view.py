@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lpcvc_zoo.bench.pareto import Group
 from lpcvc_zoo.bench.row import ResultRow
+from lpcvc_zoo.exporting.rewrites import NPU, resolve
 
 # Distinct for colour-blind eyes (Okabe and Ito's set, its pale ones darkened) and visible on white and on
 # near-black. Markers differ too; 7 colours and 8 markers make 56 families before a pair comes again.
@@ -39,13 +40,14 @@ def styles(rows: Iterable[ResultRow]) -> dict[str, Style]:
 
 def names(rows: Sequence[ResultRow]) -> list[str]:
     """A name for each row, short but different: what tells two rows apart is added only where it must be."""
+    npu = resolve(NPU)
     return told_apart(
         [model_name(row) for row in rows],
         [row.precision for row in rows],
         [f"{row.text_length} tokens" if row.text_length else "" for row in rows],
         [f"text depth {row.text_depth}" if row.text_depth else "" for row in rows],
         [f"{row.image_size} px" if row.image_size else "" for row in rows],
-        ["+".join(row.rewrites) for row in rows],
+        [NPU if row.rewrites == npu else "+".join(row.rewrites) for row in rows],
         [row.target for row in rows],
         [row.device for row in rows],
         [row.contract for row in rows],
