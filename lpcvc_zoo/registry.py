@@ -137,6 +137,7 @@ def build(
         entry = entry.model_copy(update={"image_size": image_size})
     if checkpoint is not None:
         checkpoint.load_into(towers)
+        checkpoint.warn_unless(image_size=entry.image_size, contract=resolved.name)
     if text_depth is not None:
         from lpcvc_zoo.backbones._depth import set_text_depth
 

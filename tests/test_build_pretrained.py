@@ -193,6 +193,12 @@ def test_fetch_gives_what_can_be_had_and_says_what_cannot(published, capsys) -> 
     assert ended.value.code == 1
     assert json.loads(said.out)[f"{PUBLISHED}.yfcc15m"]["files"] == [str(published)]
     assert "Three ways on" in said.err
+    with pytest.raises(SystemExit) as ended:
+        main(["fetch", "efficientvit_m0_text_s", f"{PUBLISHED}.yfcc15m", "--json"])
+    said = capsys.readouterr()
+    assert ended.value.code == 1
+    assert list(json.loads(said.out)) == [f"{PUBLISHED}.yfcc15m"]
+    assert "efficientvit_m0_text_s has no published checkpoint" in said.err
     with pytest.raises(SystemExit):
         main(["fetch", PUBLISHED, "mobilclip_s0"])
     assert "Did you mean" in capsys.readouterr().err

@@ -156,7 +156,7 @@ def test_flaws_are_told_with_their_rows_and_the_rest_is_read(tmp_path: Path) -> 
     assert meaning(data) == {"a.jpg": ["a dog."], "b.jpg": ["a cat."]}
     assert data.texts == ("a dog.", "a cat.", "a")
     assert told(data) == [
-        "txt_list.csv, row 3: text id '2' has no text; skipped",
+        "txt_list.csv, row 3: text id '2' has a blank caption; skipped",
         "txt_list.csv, row 5: text id '1' was given to another text before; this row is skipped",
         "txt_list.csv, row 6: 1 columns, expected 2; skipped",
         "txt_list.csv, row 7: 3 columns, expected 2; text with a comma must be quoted",
@@ -367,7 +367,7 @@ def test_coco_captions_are_read_in_coco_s_own_folders(tmp_path: Path) -> None:
         "captions_val2017.json, row 5: image id 1 was given to another image before; skipped",
         "captions_val2017.json, row 6: image without an 'id' or a 'file_name'; skipped",
         "captions_val2017.json, row 4: annotation of the unknown image id 77; skipped",
-        "captions_val2017.json, row 5: annotation without a 'caption' of any text; skipped",
+        "captions_val2017.json, row 5: annotation without a 'caption'; skipped",
     ]
     assert told(data, "note") == ["captions_val2017.json, row 3: '000003.jpg' has no caption and is left out"]
 
@@ -394,7 +394,7 @@ def test_karpathy_s_test_split_is_read_unless_another_is_named(tmp_path: Path) -
     data = load_dataset(path)
     assert meaning(data) == {"a.jpg": ["a dog.", "two dogs."], "c.jpg": ["a cow."]}
     assert told(data) == [
-        "dataset_coco.json, row 3: 1 of 2 sentences of 'c.jpg' have a text",
+        "dataset_coco.json, row 3: 1 of 2 sentences of 'c.jpg' have a text that can be used",
         "dataset_coco.json, row 4: image 'gone.jpg' not found; its captions are dropped",
     ]
     assert meaning(load_dataset(path, split="val")) == {"b.jpg": ["the cat."]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -71,6 +72,10 @@ def data_of(**sources: object) -> Data:
             )
             for change in ("brightness", "contrast", "saturation")
         ],
+        (
+            'model = "tiny"\ndata = {pairs = "x"}\noptimiser = {betas = [1.0, 0.9]}',
+            "optimiser.betas.*less than 1",
+        ),
         ("model = ", "not valid TOML"),
     ],
 )
@@ -121,7 +126,7 @@ def test_shards_hold_the_same_images_and_texts_as_the_folder(folder, tmp_path) -
                 )
                 archive.add(image, f"{place:03}.png")
                 archive.add(tmp_path / "texts", f"{place:03}.{'txt' if shard else 'json'}")
-    for pattern in ("boxes-{000..001}.tar", "boxes-*.tar", ""):
+    for pattern in ("boxes-{000..001}.tar", "boxes-*.tar", f"../{tmp_path.name[:-1]}*/boxes-*.tar", ""):
         sharded, _ = read_training(data_of(pairs=str(tmp_path / pattern)))
         pixels = {image.name: np.asarray(load_image(image)) for image in sharded.images}
         assert len(pixels) == len(plain.images)
@@ -172,6 +177,10 @@ def test_samples_of_a_shard_that_lack_an_image_or_a_text_are_told_with_what_they
         assert textless.endswith(
             "such as that of untold.json, which has .json, .png (.json with the keys url, title)"
         )
+    null = shard("null.tar", good="a text", null='{"caption": null}', cut='{"caption": ')
+    data, _ = read_training(data_of(pairs=null))
+    assert [image.name for image in data.images] == ["good.png"]
+    assert str(data.problems[0]).startswith("null.tar: 2 of 3 samples have no text (")
     bare = shard("b.tar", untold='{"url": "x"}')
     with pytest.raises(DatasetError, match=r"no image that has a text was found\. 1 problem: b\.tar: 1 of 1"):
         read_training(data_of(pairs=bare))
@@ -199,6 +208,34 @@ def test_texts_and_images_alone_are_sources_for_a_single_tower(folder, tmp_path)
     images, _ = read_training(data_of(images=str(folder)))
     assert len(images.images) == 12
     assert set(images.positives) == {()}
+
+
+def test_an_archive_beside_a_captions_file_is_no_shard_and_links_are_followed(folder, tmp_path) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "more").symlink_to(folder)
+    (linked / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (linked / "folder.png").mkdir()
+    images, _ = read_training(data_of(images=str(linked)))
+    assert [image.name for image in images.images] == sorted(path.name for path in folder.glob("*.png"))
+    boxes = drawings(tmp_path / "boxes", 4)
+    (boxes / "raw.tar").write_bytes(b"")
+    assert len(read_training(data_of(pairs=str(boxes)))[0].images) == 4
+
+
+def test_captions_that_no_tokenizer_takes_are_left_out_and_said(folder, tmp_path) -> None:
+    captions = ["half \ud83d", "a cat <|endoftext|> asleep", " ", "a cat asleep"]
+    rows = [{"image": "000.png", "caption": text} for text in captions]
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = {"path": str(tmp_path / "captions.jsonl"), "images": str(folder)}
+    data, _ = read_training(data_of(pairs=[source]))
+    assert data.texts == ("a cat asleep",)
+    assert list(map(str, data.problems))[:3] == [
+        "captions.jsonl, row 1: '000.png' has a caption with half a character (a lone surrogate); skipped",
+        "captions.jsonl, row 2: '000.png' has a caption with <|endoftext|>, which would end or begin it; "
+        "skipped",
+        "captions.jsonl, row 3: '000.png' has a blank caption; skipped",
+    ]
 
 
 # The guard
@@ -233,11 +270,36 @@ def test_images_that_did_not_change_are_not_read_again_and_changed_ones_are(tmp_
     data, _ = read_training(data_of(pairs=str(copied)))
     _, hashes = guard.guarded(data, "trained on")
     with monkeypatch.context() as patch:
-        patch.setattr(guard, "_of_readable", lambda image: pytest.fail(f"{image} was read again"))
+        patch.setattr(guard, "_of_usable", lambda image: pytest.fail(f"{image} was read again"))
         assert guard.guarded(data, "validated on")[1] == hashes
     shutil.copy(PHOTOS / "images" / "panda.jpg", copied / "002.png")
     with pytest.raises(TrainingError, match=r"002\.png is a photo of the bundled benchmark"):
         guard.guarded(data, "trained on")
+
+
+def test_equal_paths_of_two_working_folders_are_two_images(tmp_path, monkeypatch) -> None:
+    """As reproducible archives give them: of one size and one time of change."""
+    made = []
+    for place, colour in enumerate(("red", "blue")):
+        path = tmp_path / str(place) / "data" / "a.bmp"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8), colour).save(path)
+        os.utime(path, (1, 1))
+        monkeypatch.chdir(tmp_path / str(place))
+        images = [Path("data/a.bmp")]
+        hashes = guard.guarded(TrainingData(images, ("a text.",), ((0,),)), "trained on")[1]
+        made.append((hashes, cached_pixels(images, tiny_model(), device=CPU)[0][0].mean()))
+    assert made[0][0] != made[1][0]
+    assert made[0][1] > 200 > made[1][1]
+
+
+def test_a_picture_too_thin_for_the_contract_is_left_out_and_named(folder, tmp_path) -> None:
+    Image.new("RGB", (1500, 1)).save(tmp_path / "thin.png")
+    data = TrainingData((folder / "000.png", tmp_path / "thin.png"), ("one.", "two."), ((0,), (1,)))
+    said: list[str] = []
+    kept, _ = guard.guarded(data, "trained on", say=said.append)
+    assert [image.name for image in kept.images] == ["000.png"]
+    assert said[0].endswith("thin.png: is more than 1024 times as long as it is wide")
 
 
 def test_a_few_captions_met_by_chance_are_left_out(folder) -> None:
@@ -517,3 +579,19 @@ def test_false_texts_exchange_directions_and_colours_and_read_well() -> None:
     assert "an orange cup." in made
     assert false_texts("an orange cup.", 1)[0].startswith("a ")
     assert false_texts("a cat asleep.", 3) == []
+
+
+@pytest.mark.parametrize(
+    ("true", "paraphrase"),
+    [
+        ("a black and white photo", "a white and black photo"),
+        ("a red, white and blue flag", "a red, blue and white flag"),
+        ("a red and a blue car", "a blue and a red car"),
+        ("a blue-green vase", "a green-blue vase"),
+        ("cars on the left and right", "cars on the right and left"),
+        ("a gray sky", "a grey sky"),
+        ("a gold crown", "a golden crown"),
+    ],
+)
+def test_no_false_text_is_a_paraphrase(true: str, paraphrase: str) -> None:
+    assert paraphrase not in false_texts(true, 30)

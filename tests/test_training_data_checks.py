@@ -123,7 +123,15 @@ def test_a_picture_with_more_copies_than_may_be_held_out_is_trained_on(tmp_path)
 
 def test_too_few_images_to_hold_any_out_is_said(tmp_path) -> None:
     with pytest.raises(TrainingError, match="too few to hold out 5%"):
-        read(pairs=str(drawings(tmp_path / "few", 4)), hold_out=0.05)
+        read(pairs=str(drawings(tmp_path / "few", 3)), hold_out=0.05)
+
+
+@pytest.mark.parametrize("count", [4, 10, 30])
+def test_one_picture_alone_is_never_held_out_for_all_texts_there_would_be_its_own(tmp_path, count) -> None:
+    train, held_out, _ = read(pairs=str(drawings(tmp_path / "few", count)), hold_out=0.05)
+    assert held_out is not None
+    assert (len(train.images), len(held_out.images)) == (count - 2, 2)
+    assert held_out.tells_models_apart
 
 
 def test_validating_on_what_is_trained_on_is_refused_whatever_the_files_are_called(tmp_path) -> None:

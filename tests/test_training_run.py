@@ -126,6 +126,29 @@ def test_a_run_learns_and_its_checkpoint_builds_and_scores_as_validated(data, tm
     assert (tmp_path / "run" / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_line_that_was_cut_off_is_forgotten_and_the_run_goes_on(data, tmp_path, monkeypatch) -> None:
+    chosen, out = recipe(data, epochs=2), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stopping(patch, after=3)
+        with pytest.raises(ConnectionError):
+            train(chosen, out, save_steps=1)
+    with (out / "steps.csv").open("a") as file:
+        file.write("1")  # of step 13, say: it would be step 1, without a loss
+    assert train(chosen, out)["epochs"] == 2
+    train(chosen, tmp_path / "undisturbed")
+    assert_same_run(out, tmp_path / "undisturbed")
+
+
+def test_weights_built_at_something_else_than_they_were_trained_at_are_told(data, tmp_path, caplog) -> None:
+    train(recipe(data, epochs=1), tmp_path / "run")
+    path = tmp_path / "run" / "model.safetensors"
+    build(NAME, pretrained=path, contract=SAMPLE)
+    assert "trained at" not in caplog.text
+    build(NAME, pretrained=path, image_size=64)
+    assert f"model.safetensors for {NAME}: trained at image_size 32, built at 64." in caplog.text
+    assert f"trained at contract {SAMPLE}, built at lpcvc2026." in caplog.text
+
+
 def test_a_run_says_that_its_weights_had_no_learnt_scale_and_with_which_it_begins(data, tmp_path) -> None:
     train(recipe(data, epochs=1), tmp_path / "first")
     towers = weights(tmp_path / "first") | {"logit_scale": torch.tensor(0.0)}
@@ -473,6 +496,13 @@ def test_a_full_disk_ends_a_run_that_can_go_on(data, tmp_path, monkeypatch, limi
     assert train(chosen, out)["epochs"] == 1
 
 
+def test_a_cache_that_can_t_be_used_is_said(data, tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LPCVC_ZOO_CACHE", str(tmp_path / "file"))
+    with pytest.raises(TrainingError, match=r"The cache folder .*/file can't be used: .*LPCVC_ZOO_CACHE"):
+        train(recipe(data), tmp_path / "run")
+
+
 def test_a_loss_that_is_no_number_stops_the_run_with_advice(data, tmp_path) -> None:
     with pytest.raises(TrainingError, match=r"not a number at step \d+.*lower optimiser.lr"):
         train(
@@ -555,6 +585,15 @@ def test_defaults_suit_the_data(data, tmp_path) -> None:
     assert named.data.validation.path == held_out
     assert len(said) == 2
     assert named.optimiser.lr < plain.optimiser.lr  # fine-tuning
+
+
+@pytest.mark.parametrize(("count", "validates", "batch"), [(2, False, 2), (3, False, 2), (4, True, 2)])
+def test_of_few_images_none_is_held_out(tmp_path, count, validates, batch) -> None:
+    said: list[str] = []
+    folder = str(drawings(tmp_path / "few", count))
+    made = recipe_for(NAME, folder, pretrained=None, contract=SAMPLE, validation=None, say=said.append)
+    assert (made.validates, made.batch_size) == (validates, batch)
+    assert any("nothing is validated" in line for line in said) == (not validates)
 
 
 def test_of_millions_of_images_some_are_held_out_too(data, monkeypatch) -> None:

@@ -71,6 +71,17 @@ def test_a_soup_is_not_chosen_by_what_its_checkpoints_were_trained_on(two, tmp_p
         assert soup(NAME, two, str(validation), tmp_path / "soup.safetensors").chosen.recall.value >= 0
 
 
+def test_of_checkpoints_that_were_moved_it_is_said_that_their_pictures_are_not_known(two, tmp_path) -> None:
+    boxes, said = drawings(tmp_path / "boxes", 4), list[str]()
+    first = soup(NAME, two, str(boxes), tmp_path / "soup.safetensors")
+    assert first.chosen.checkpoints
+    soup(NAME, [str(tmp_path / "soup.safetensors"), *two], str(boxes), tmp_path / "x.pt", say=said.append)
+    assert said == [
+        f"No data.txt lies beside {tmp_path / 'soup.safetensors'}: what they were trained on is not known, "
+        "and not left out."
+    ]
+
+
 @pytest.mark.parametrize("out", ["file/soup.safetensors", "folder"])
 def test_a_place_that_takes_no_file_is_refused_before_tasting(two, tmp_path, monkeypatch, out) -> None:
     monkeypatch.setattr(kitchen, "read_validation", lambda _: pytest.fail("it was tasted"))

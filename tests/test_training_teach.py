@@ -29,6 +29,7 @@ from lpcvc_zoo.training.recipe import Augment, Loss, Recipe, checked
 from lpcvc_zoo.training.run import train
 from lpcvc_zoo.training.soup import soup
 from lpcvc_zoo.training.sources import read_training
+from lpcvc_zoo.training.teachers import rows_by_path
 from lpcvc_zoo.training.texts import text_pool
 from lpcvc_zoo.training.words import mirrored
 
@@ -213,6 +214,25 @@ def test_embeddings_in_a_file_teach_what_the_model_itself_teaches(data, teacher,
         learnt[name] = load_file(tmp_path / name / "last.safetensors")
     for key in learnt["model"]:
         torch.testing.assert_close(learnt["file"][key], learnt["model"][key], rtol=1e-3, atol=1e-5)
+
+
+def test_an_image_is_taught_by_the_longest_name_that_ends_its_path(tmp_path) -> None:
+    known = {name: row for row, name in enumerate(["0.jpg", "sub/0.jpg", "sub/once.jpg"])}
+    images = [tmp_path / name for name in ("all/0.jpg", "all/sub/0.jpg", "else/once.jpg", "all/2.jpg")]
+    assert rows_by_path(known, images) == [0, 1, 2, None]
+    assert rows_by_path({"a/0.jpg": 0, "b/0.jpg": 1}, [tmp_path / "c" / "0.jpg"]) == [None]
+
+
+def test_two_images_that_one_embedding_fits_are_refused(data, tmp_path) -> None:
+    other = drawings(tmp_path / "other", 4, seed=1)
+    evaluate(build(NAME, contract=SAMPLE), other, save_embeddings=tmp_path / "said.npz")
+    fields = {
+        "losses": [{"kind": "feature", "teacher": "t"}],
+        "teachers": [{"name": "t", "embeddings": str(tmp_path / "said.npz")}],
+        "data": {"pairs": [str(other), str(drawings(tmp_path / "more", 4, seed=2))], "hold_out": 0},
+    }
+    with pytest.raises(TrainingError, match=r"one embedding whose name both .*other/000\.png and .*more/000"):
+        train(recipe(data, batch_size=2, **fields), tmp_path / "run")
 
 
 def test_embeddings_in_a_file_go_with_false_texts_about_which_no_teacher_is_asked(

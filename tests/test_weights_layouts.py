@@ -17,7 +17,8 @@ from lpcvc_zoo.backbones.tinyclip import make_auto_for
 from lpcvc_zoo.entry import Entry, Preprocessing, Pretrained
 from lpcvc_zoo.errors import UnknownNameError, WeightsError
 from lpcvc_zoo.weights import load as load_module
-from lpcvc_zoo.weights.layouts import convert, detect, to_own_names
+from lpcvc_zoo.weights.fit import fit
+from lpcvc_zoo.weights.layouts import detect, to_own_names
 from lpcvc_zoo.weights.load import Checkpoint, load
 from lpcvc_zoo.weights.resize import resize_positions, resized_grid, resized_text
 from lpcvc_zoo.weights.soup import average
@@ -74,6 +75,11 @@ def as_tinyclip(own: State) -> State:
     names = {name: "_image_encoder" if name.startswith("visual.") else "_text_encoder" for name in flat}
     del names["logit_scale.logit_scale"]
     return {f"{names[name]}.{name}" if name in names else f"_{name}": flat[name] for name in flat}
+
+
+def convert(state: State, wanted: dict[str, tuple[int, ...]], *, what: str) -> State:
+    """As ``Checkpoint.load_into`` does, for towers of the shapes ``wanted``."""
+    return fit(resize_positions(to_own_names(state, what=what), wanted, what=what), wanted, what=what)
 
 
 def refusal(state: State, wanted: dict[str, tuple[int, ...]]) -> str:

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lpcvc_zoo.errors import WeightsError
-from lpcvc_zoo.weights.read import read_tensors
+from lpcvc_zoo.weights.read import read_facts, read_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated")
 
@@ -437,6 +437,8 @@ def test_a_safetensors_file_cut_in_its_data_says_so(tmp_path: Path) -> None:
     data = (tmp_path / "x.safetensors").read_bytes()
     (tmp_path / "x.safetensors").write_bytes(data[:-5])
     assert "damaged or cut-off safetensors file" in refusal(tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match="damaged or cut-off safetensors file"):
+        read_facts(tmp_path / "x.safetensors")
 
 
 def test_a_safetensors_header_of_nonsense_is_refused(tmp_path: Path) -> None:

@@ -115,9 +115,9 @@ def fetch(
     fetched: dict[str, dict[str, str | list[str]]] = {}
     failed = False
     for name, entry in chosen:
-        record = record_of(entry, name.partition(".")[2] or True)
-        assert record is not None
         try:
+            record = record_of(entry, name.partition(".")[2] or True)
+            assert record is not None
             paths = files_of(record, model=entry.name)
         except WeightsError as error:  # the others may still be had
             failed = True

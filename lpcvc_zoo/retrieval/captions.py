@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lpcvc_zoo.retrieval.files import Column, ImageFinder, parse_json, read_utf8, two_columns
-from lpcvc_zoo.retrieval.records import DatasetBuilder, text_key
+from lpcvc_zoo.retrieval.records import DatasetBuilder, text_flaw, text_key
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 FILES = tuple(f"{stem}{suffix}" for stem in ("captions", "metadata") for suffix in SUFFIXES)
@@ -23,8 +23,8 @@ def read(path: Path, finder: ImageFinder, builder: DatasetBuilder) -> None:
     image and the second the caption; quoted as in CSV. JSON Lines: an object a line, whose caption is a
     string or a list of strings. Names of columns and keys: see ``_IMAGE`` and ``_TEXT``.
 
-    Warnings: images that are not on disk, blank captions, lines of another form. Notes: a caption given
-    twice for one image, image files without a row.
+    Warnings: images that are not on disk, captions that are blank or can't be tokenised, lines of another
+    form. Notes: a caption given twice for one image, image files without a row.
     """
     rows = (
         _json_lines(path, builder)
@@ -42,10 +42,10 @@ def read(path: Path, finder: ImageFinder, builder: DatasetBuilder) -> None:
             builder.warn(path, row, f"{error}; the row is dropped")
             continue
         listed.add(image)
-        key = text_key(text)
-        if not key:
-            builder.warn(path, row, f"{name!r} has a blank caption; skipped")
+        if flaw := text_flaw(text):
+            builder.warn(path, row, f"{name!r} has {flaw}; skipped")
             continue
+        key = text_key(text)
         if (image, key) in seen:
             builder.note(path, row, f"{name!r} has this caption already; it counts once")
         seen.add((image, key))

@@ -9,7 +9,7 @@ from typing import Any
 
 from lpcvc_zoo.errors import DatasetError
 from lpcvc_zoo.retrieval.files import ImageFinder
-from lpcvc_zoo.retrieval.records import DatasetBuilder, text_key
+from lpcvc_zoo.retrieval.records import DatasetBuilder, text_flaw
 
 SPLIT = "test"
 
@@ -47,8 +47,9 @@ def read_coco(path: Path, document: Any, finder: ImageFinder, builder: DatasetBu
     captions: dict[Any, list[str]] = {identity: [] for identity in found}
     for row, item in _items(document, "annotations", path):
         identity, text = item.get("image_id"), item.get("caption")
-        if not isinstance(text, str) or not text_key(text):
-            builder.warn(path, row, "annotation without a 'caption' of any text; skipped")
+        if not isinstance(text, str) or (flaw := text_flaw(text)):
+            what = f"with {flaw}" if isinstance(text, str) else "without a 'caption'"
+            builder.warn(path, row, f"annotation {what}; skipped")
         elif not isinstance(identity, int | str) or identity not in captions:
             builder.warn(path, row, f"annotation of the unknown image id {identity!r}; skipped")
         else:
@@ -80,9 +81,11 @@ def read_karpathy(
             builder.warn(path, row, "image without a 'filename' or a list of 'sentences'; skipped")
             continue
         texts = [sentence.get("raw") if isinstance(sentence, dict) else None for sentence in sentences]
-        good = [text for text in texts if isinstance(text, str) and text_key(text)]
+        good = [text for text in texts if isinstance(text, str) and not text_flaw(text)]
         if len(good) < len(texts) or not good:
-            builder.warn(path, row, f"{len(good)} of {len(texts)} sentences of {name!r} have a text")
+            builder.warn(
+                path, row, f"{len(good)} of {len(texts)} sentences of {name!r} have a text that can be used"
+            )
         names = [f"{folder}/{name}", name] if isinstance(folder, str) and folder else [name]
         image = _find(finder, names, path, row, builder)
         if image is not None and good:

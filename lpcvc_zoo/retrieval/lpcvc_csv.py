@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lpcvc_zoo.errors import DatasetError
 from lpcvc_zoo.retrieval.files import Column, ImageFinder, two_columns
-from lpcvc_zoo.retrieval.records import DatasetBuilder, text_key
+from lpcvc_zoo.retrieval.records import DatasetBuilder, text_flaw, text_key
 
 TEXT_LIST, IMAGE_LIST = "txt_list.csv", "img_list.csv"
 
@@ -55,8 +55,8 @@ def _read_texts(path: Path, builder: DatasetBuilder) -> dict[str, int]:
     first_with: dict[int, str] = {}
     for row, shown, text in two_columns(path, _TEXT_ID, _TEXT, builder, numbers_in=0):
         identity = _normal(shown)
-        if not text_key(text):
-            builder.warn(path, row, f"text id {shown!r} has no text; skipped")
+        if flaw := text_flaw(text):
+            builder.warn(path, row, f"text id {shown!r} has {flaw}; skipped")
             continue
         if identity in texts:
             if builder.key_at(texts[identity]) != text_key(text):

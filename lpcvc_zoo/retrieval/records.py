@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from typing import Literal
 
 from lpcvc_zoo.errors import DatasetError
 
+SPECIAL = ("<|startoftext|>", "<|endoftext|>")  # CLIP's tokenizer adds both itself
+_HALF = re.compile("[\ud800-\udfff]")
 _SHOWN = 5  # problems quoted in one message
 
 
@@ -120,6 +123,17 @@ class RetrievalDataset:
 def text_key(text: str) -> str:
     """Equal for texts that differ only in what CLIP's tokenizer drops: case, runs of spaces, Unicode form."""
     return " ".join(unicodedata.normalize("NFC", text).split()).lower()
+
+
+def text_flaw(text: str) -> str:
+    """Why a caption can't be given to CLIP's tokenizer, as what it is; empty where it can."""
+    if not text_key(text):
+        return "a blank caption"
+    if _HALF.search(text):
+        return "a caption with half a character (a lone surrogate)"
+    if special := next((token for token in SPECIAL if token in text), ""):
+        return f"a caption with {special}, which would end or begin it"
+    return ""
 
 
 class DatasetBuilder:

@@ -10,6 +10,7 @@ from lpcvc_zoo.registry import get_entry
 from lpcvc_zoo.retrieval import coco
 from lpcvc_zoo.retrieval.files import read_json
 from lpcvc_zoo.training.progress import Say
+from lpcvc_zoo.training.reading import FEWEST
 from lpcvc_zoo.training.recipe import Data, Recipe, checked
 from lpcvc_zoo.training.sources import read_training
 
@@ -34,11 +35,14 @@ def recipe_for(
         sources["validation"] = validation
     everything, held_out = read_training(Data.model_validate(sources))
     count = len(everything.images)
-    if count < 2:
+    if count < FEWEST:
         raise TrainingError(f"{data} has {count} images to train on: a contrast needs two at the least.")
-    if held_out is None:
+    if held_out is None and count < 2 * FEWEST:
+        say(f"{count} images are too few to hold some out: nothing is validated.")
+        sources["hold_out"] = 0
+    elif held_out is None:
         sources["hold_out"] = min(MOST_HELD_OUT, VALIDATED / count)
-        count -= round(count * sources["hold_out"])
+        count -= max(FEWEST, round(count * sources["hold_out"]))
     batch = BATCH
     while batch > 2 and batch * FEWEST_STEPS > count:
         batch //= 2

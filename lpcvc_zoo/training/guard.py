@@ -25,7 +25,12 @@ from lpcvc_zoo.training.sources import ImageRef, TrainingData, bytes_of, identit
 
 BY_CHANCE = 20  # of its 474 captions; a large corpus may hold a few such as "a red apple." by itself
 SAME_PICTURE = 8.0  # mean difference in grey levels below which two images of one size are the same
-_BROKEN = "00" * 32  # stands for the sha256 of an image that can't be read
+THINNEST = 1024  # times as long as wide; beyond it no pixel would be left on the contract's canvas
+_FLAWS = {  # what stands for the sha256 of an image that is left out, and why it is
+    "00" * 32: "is no whole image that Pillow can read",
+    "11" * 32: f"is more than {THINNEST} times as long as it is wide",
+}
+_BROKEN, _THIN = _FLAWS
 _AT_ONCE = 4096  # images; their hashes are one file of the cache
 Use = Literal["trained on", "validated on"]
 
@@ -35,7 +40,7 @@ def guarded(
 ) -> tuple[TrainingData, list[str]]:
     """The data without captions of the bundled benchmark, and sha256 of each image, in order.
 
-    ``say`` is told what was left out, as images are that can't be read; ``done``, how many are hashed.
+    ``say`` is told what was left out, as images are that can't be used; ``done``, how many are hashed.
     TrainingError if any of the benchmark's photos is there (the same bytes, or the same picture saved
     again in the same size), or so many of its captions that it can't be chance.
     """
@@ -70,26 +75,26 @@ def without_captions(data: TrainingData, use: Use, say: Say | None = None) -> Tr
 def hashed(
     data: TrainingData, use: Use, done: Done | None = None
 ) -> tuple[TrainingData, dict[ImageRef, str], list[Problem]]:
-    """The data without images that can't be read, sha256 (hex) of each image left, and what was left out.
+    """The data without images that can't be used, sha256 (hex) of each image left, and what was left out.
 
     TrainingError for a photo of the benchmark. Files that did not change since are not read again.
     """
     digests = dict(zip(data.images, _image_hashes(data.images, use, done), strict=True))
-    broken = [image for image, digest in digests.items() if digest is None]
-    problems = [Problem(str(image), None, "is no whole image that Pillow can read") for image in broken]
-    left = {image: digest for image, digest in digests.items() if digest is not None}
-    return (data.without_images({*broken}) if broken else data), left, problems
+    flawed = {image: _FLAWS[digest] for image, digest in digests.items() if digest in _FLAWS}
+    problems = [Problem(str(image), None, flaw) for image, flaw in flawed.items()]
+    left = {image: digest for image, digest in digests.items() if image not in flawed}
+    return (data.without_images({*flawed}) if flawed else data), left, problems
 
 
-def _image_hashes(images: Sequence[ImageRef], use: Use, done: Done | None) -> list[str | None]:
-    """None for an image that can't be read."""
+def _image_hashes(images: Sequence[ImageRef], use: Use, done: Done | None) -> list[str]:
+    """Of an image that is left out, the one of ``_FLAWS``."""
 
     def make(part: range) -> Rows:
         chosen = images[part.start : part.stop]
         hashes: list[str] = []
         with ThreadPoolExecutor(8) as pool:
-            for image, digest in zip(chosen, pool.map(_of_readable, chosen), strict=True):
-                if digest != _BROKEN and (digest in benchmark_images() or _same_picture(image)):
+            for image, digest in zip(chosen, pool.map(_of_usable, chosen), strict=True):
+                if digest not in _FLAWS and (digest in benchmark_images() or _same_picture(image)):
                     raise TrainingError(
                         f"{image} is a photo of the bundled benchmark, which must never be {use}: its score "
                         "would mean nothing any more. Use other data."
@@ -99,10 +104,9 @@ def _image_hashes(images: Sequence[ImageRef], use: Use, done: Done | None) -> li
                     done(part.start + len(hashes), len(images))
         return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 32)
 
-    about = [identities(images), sorted(benchmark_images()), _BROKEN]
+    about = [identities(images), sorted(benchmark_images()), _FLAWS]
     rows = filled("hashes", about, len(images), _AT_ONCE, make)
-    found = (rows[index].tobytes().hex() for index in range(len(images)))
-    return [None if digest == _BROKEN else digest for digest in found]
+    return [rows[index].tobytes().hex() for index in range(len(images))]
 
 
 @cache
@@ -154,12 +158,15 @@ def _sha256(image: ImageRef) -> str:
     return hashlib.sha256(bytes_of(image)).hexdigest()
 
 
-def _of_readable(image: ImageRef) -> str:
+def _of_usable(image: ImageRef) -> str:
     content = bytes_of(image)
     try:
         with Image.open(io.BytesIO(content)) as opened:
+            short, long = sorted(opened.size)
             opened.draft("RGB", (1, 1))  # a JPEG at an eighth of its size: read to its end, but sooner
             load_rgb(opened)
     except Exception:  # broken files make Pillow's plugins raise anything
         return _BROKEN
+    if long > THINNEST * short:
+        return _THIN
     return hashlib.sha256(content).hexdigest()

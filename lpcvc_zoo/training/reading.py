@@ -21,6 +21,7 @@ from lpcvc_zoo.weights.identity import identity_of
 
 WORTH_SAYING = 1e9  # bytes that a cache takes
 BY_CHANCE = 0.01  # of a validation set: large collections hold a few pictures twice
+FEWEST = 2  # images to train on, and to validate on: of one alone, nothing can be told apart
 _SHOWN = 3  # files named in one message
 _TRAINED, _VALIDATED = "the data to train on", "the data to validate on"
 Digests = Mapping[ImageRef, str]  # sha256 (hex) of each image's bytes
@@ -56,7 +57,9 @@ def read_checked(recipe: Recipe, progress: RunProgress, *, strict: bool) -> Mate
         tell(held_out.problems, progress.say, strict=strict)
     size = len(data.images) * 3 * (recipe.image_size or get_entry(recipe.model).image_size) ** 2
     if "image" in recipe.towers and recipe.data.cache and size > WORTH_SAYING:
-        progress.say(f"The images' pixels take {size / 1e9:.1f} GB in {cache_dir()}, for all runs.")
+        progress.say(
+            f"The images' pixels take {size / 1e9:.1f} GB in {cache_dir()}, for all runs on the same images."
+        )
     data, digests = _readable(data, "trained on", progress, strict=strict)
     if held_out is None and recipe.validates:
         data, held_out = _held_out(data, recipe.data.hold_out, digests)
@@ -74,7 +77,7 @@ def read_checked(recipe: Recipe, progress: RunProgress, *, strict: bool) -> Mate
 def _readable(
     data: TrainingData, use: guard.Use, progress: RunProgress, *, strict: bool
 ) -> tuple[TrainingData, dict[ImageRef, str]]:
-    """The data without images that can't be read, which are told of, and the digests of the others."""
+    """The data without images that can't be used, which are told of, and the digests of the others."""
     done = partial(progress.at, f"hashes of the images {use}")
     data, digests, problems = guard.hashed(data, use, done)
     tell(problems, progress.say, strict=strict)
@@ -84,7 +87,8 @@ def _readable(
 def _held_out(data: TrainingData, share: float, digests: Digests) -> tuple[TrainingData, TrainingData]:
     """Two parts that share no picture, the same ones every time.
 
-    Which picture goes where hangs on its name and size alone, so more data moves none to the other side.
+    Which picture goes where hangs on its name and size alone, so more data moves none to the other side. At
+    least two are held out: whatever the weights are, they find the texts of a single one.
     Copies go together, by the first of their names; they are trained on where holding them out would exceed
     the share.
     """
@@ -97,16 +101,16 @@ def _held_out(data: TrainingData, share: float, digests: Digests) -> tuple[Train
         return hashlib.sha256(f"{name}|{size_of(data.images[places[0]])}".encode()).digest()
 
     total, held = len(data.images), set[int]()
-    count = round(share * total)
+    count = max(FEWEST, round(share * total))
     for places in sorted(copies.values(), key=rank):
         if len(held) + len(places) <= count:
             held |= {*places}
     validation = data.part(sorted(held))
-    if len(validation.texts) <= 1 or count == total:
+    if not validation.tells_models_apart or total - count < FEWEST:
         raise TrainingError(
             f"{total} images ({len(copies)} different) are too few to hold out {share:.0%} of them for "
-            "validation. Name a validation set, or set data.hold_out to a larger share, or to 0 to go "
-            "without."
+            "validation. Name a validation set, or, in a recipe, set data.hold_out to a larger share, or to "
+            "0 to go without."
         )
     return data.part(place for place in range(total) if place not in held), validation
 

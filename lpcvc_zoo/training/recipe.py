@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -172,6 +172,9 @@ class Teacher(Facts):
         return self
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Optimiser(Facts):
     """AdamW; the rate rises over the share ``warmup`` of all steps and falls by a cosine to ``final_lr``.
 
@@ -183,7 +186,7 @@ class Optimiser(Facts):
     final_lr: float = Field(default=0.0, ge=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)
     weight_decay: float = Field(default=0.1, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     clip_norm: float | None = Field(default=1.0, gt=0)
     ema: float | None = Field(default=None, gt=0, lt=1)

@@ -18,14 +18,17 @@ Row = Mapping[str, float | int | str]
 
 
 class Table:
-    """A CSV file that grows by rows. Opened at a step, it forgets what a killed run wrote after it."""
+    """A CSV file that grows by rows.
+
+    Opened at a step, it forgets what a killed run wrote after it, and a line that was cut off.
+    """
 
     def __init__(self, path: Path, at_step: int) -> None:
         self.path = path
         self.rows: list[dict[str, str]] = []
         if path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if _step(row) <= at_step]
+            whole = path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
+            self.rows = [row for row in csv.DictReader(whole) if _step(row) <= at_step]
             self._write()
 
     def add(self, row: Row) -> None:

@@ -222,14 +222,19 @@ def _result(run: Run) -> dict[str, Any]:
 
 @contextmanager
 def _full_disk_said(folder: Path) -> Iterator[None]:
-    """Whatever was being written, in the folder or in the cache."""
+    """Whatever was being written, in the folder or in the cache; and a cache that can't be written at all."""
     try:
         yield
     except OSError as error:
         full = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # numpy gives no number
-        if type(error) is not OSError or error.errno not in full:
-            raise
-        raise cannot_write(error.filename or f"{folder} or {cache_dir()}", error) from None
+        if type(error) is OSError and error.errno in full:
+            raise cannot_write(error.filename or f"{folder} or {cache_dir()}", error) from None
+        cache, place = cache_dir().absolute(), Path(error.filename or "").absolute()
+        if error.filename and (place.is_relative_to(cache) or cache.is_relative_to(place)):
+            raise TrainingError(
+                f"The cache folder {cache} can't be used: {error}. Set LPCVC_ZOO_CACHE to one that can."
+            ) from None
+        raise
 
 
 @contextmanager

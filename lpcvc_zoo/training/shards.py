@@ -19,11 +19,11 @@ from typing import Any
 from lpcvc_zoo.errors import DatasetError
 from lpcvc_zoo.files import cache_dir, write_text
 from lpcvc_zoo.retrieval.files import IMAGE_SUFFIXES
-from lpcvc_zoo.retrieval.records import Problem
+from lpcvc_zoo.retrieval.records import Problem, text_flaw
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 TEXT_KEYS = ("caption", "captions", "text", "texts")
-_INDEX = 2  # form of a cached index; the first had no problems
+_INDEX = 3  # form of a cached index; the second had texts with flaws
 Parts = dict[str, "Member"]  # files of one sample by their suffix
 
 
@@ -57,7 +57,7 @@ def expand(pattern: str) -> list[Path]:
             Path(pattern[: match.start()] + name + pattern[match.end() :]).expanduser() for name in names
         ]
     elif any(sign in pattern for sign in "*?["):
-        found = sorted(path.parent.glob(path.name))
+        found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     else:
         found = [path]
     missing = [shard for shard in found if not shard.is_file()]
@@ -139,6 +139,6 @@ def _texts(parts: Parts) -> list[str]:
             texts = [given] if isinstance(given, str) else list(given)
         else:
             texts = []
-    except (ValueError, TypeError) as error:
-        raise DatasetError(f"{next(iter(parts.values()))}: its texts can't be read: {error}.") from None
-    return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
+    except (ValueError, TypeError):
+        texts = []
+    return [text.strip() for text in texts if isinstance(text, str) and not text_flaw(text)]

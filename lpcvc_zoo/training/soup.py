@@ -166,14 +166,21 @@ def _apart(
     So the data of runs that held out a share of it is reduced to that share. TrainingError for less than two
     texts left.
     """
-    lists = {Path(name).expanduser().parent / DATA for name in checkpoints}
+    paths = [Path(name).expanduser() for name in checkpoints]
+    lists = {path.parent / DATA for path in paths}
+    untold = [path for path in paths if not (path.parent / DATA).is_file() and _was_trained(path)]
+    if untold and say is not None:
+        say(
+            f"No {DATA} lies beside {', '.join(map(str, untold))}: what they were trained on is not known, "
+            "and not left out."
+        )
     lines = (path.read_text(encoding="utf-8").splitlines() for path in lists if path.is_file())
     trained_on = {line.removeprefix("image ") for some in lines for line in some}
     kept = data.part(place for place, digest in enumerate(hashes) if digest not in trained_on)
     if len(kept.images) == len(data.images):
         return data
     lost = f"{len(data.images) - len(kept.images)} of the {len(data.images)} images to validate on"
-    if len(kept.texts) <= 1:
+    if not kept.tells_models_apart:
         raise TrainingError(
             f"{lost} were trained on for these checkpoints, by the {DATA} beside them. Recall on them says "
             "nothing about new images. Name a validation set of other images."
@@ -181,6 +188,10 @@ def _apart(
     if say is not None:
         say(f"{lost} were trained on for these checkpoints and are left out.")
     return kept
+
+
+def _was_trained(path: Path) -> bool:
+    return path.is_file() and not read_facts(path).keys().isdisjoint({"data", "soup"})
 
 
 def _check_writable(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,11 @@ from PIL import Image
 
 from lpcvc_zoo import preprocess
 from lpcvc_zoo.errors import ContractError, DatasetError
-from lpcvc_zoo.retrieval import coco
+from lpcvc_zoo.retrieval import captions, coco
 from lpcvc_zoo.retrieval.datasets import load_dataset
 from lpcvc_zoo.retrieval.files import IMAGE_SUFFIXES, read_json, read_utf8
-from lpcvc_zoo.retrieval.records import Problem, RetrievalDataset, summary, text_key
+from lpcvc_zoo.retrieval.lpcvc_csv import IMAGE_LIST
+from lpcvc_zoo.retrieval.records import Problem, RetrievalDataset, summary, text_flaw, text_key
 from lpcvc_zoo.training.recipe import Data, Source
 from lpcvc_zoo.training.shards import Member, expand, read_shard
 
@@ -35,6 +37,11 @@ class TrainingData:
     texts: tuple[str, ...]
     positives: tuple[tuple[int, ...], ...]
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def tells_models_apart(self) -> bool:
+        """Whether some text is wrong for some image, so that there is something to be found."""
+        return any(len(positives) < len(self.texts) for positives in self.positives)
 
     def fingerprint(self, digests: Mapping[ImageRef, str]) -> str:
         """sha256 (hex) over names and contents (``digests``) of the images, texts and positives."""
@@ -115,7 +122,7 @@ def read_training(data: Data) -> tuple[TrainingData, TrainingData | None]:
             collector.add(path, [])
     for source in data.texts:
         for line in read_utf8(Path(source.path).expanduser()).splitlines():
-            if line.strip():
+            if not text_flaw(line):
                 collector.text(line.strip())
     return collector.data(), None if data.validation is None else read_validation(data.validation)
 
@@ -146,14 +153,17 @@ def size_of(image: ImageRef) -> int:
         raise DatasetError(f"An image can't be read: {error}.") from None
 
 
-def identities(images: Sequence[ImageRef]) -> list[tuple[str, int, int]]:
-    """Path, size and time of change of each image, for keys of caches."""
+def identities(images: Sequence[ImageRef]) -> list[tuple[str, str, int, int]]:
+    """Absolute path, name, size and time of change of each image, for keys of caches."""
     paths = [image if isinstance(image, Path) else image.archive for image in images]
     try:
         times = {path: path.stat().st_mtime_ns for path in set(paths)}
     except OSError as error:
         raise DatasetError(f"An image can't be read: {error}.") from None
-    return [(str(image), size_of(image), times[path]) for image, path in zip(images, paths, strict=True)]
+    return [
+        (str(path.absolute()), image.name, size_of(image), times[path])
+        for image, path in zip(images, paths, strict=True)
+    ]
 
 
 def bytes_of(image: ImageRef) -> bytes:
@@ -165,7 +175,7 @@ def bytes_of(image: ImageRef) -> bytes:
 
 def _add_pairs(collector: _Collector, source: Source, default_split: str) -> None:
     path = Path(source.path).expanduser()
-    if source.path.endswith(".tar") or (path.is_dir() and any(path.glob("*.tar"))):
+    if source.path.endswith(".tar") or (_tells_nothing_of_images(path) and any(path.glob("*.tar"))):
         _add_shards(collector, source.path)
         return
     is_karpathy = path.suffix.lower() == ".json" and path.is_file() and coco.is_karpathy(read_json(path))
@@ -185,6 +195,10 @@ def _add_pairs(collector: _Collector, source: Source, default_split: str) -> Non
         collector.problems += dataset.problems
 
 
+def _tells_nothing_of_images(path: Path) -> bool:
+    return path.is_dir() and not any((path / name).is_file() for name in (*captions.FILES, IMAGE_LIST))
+
+
 def _add_shards(collector: _Collector, pattern: str) -> None:
     count, problems = 0, []
     for shard in expand(pattern):
@@ -201,7 +215,8 @@ def _add_shards(collector: _Collector, pattern: str) -> None:
 def _folder_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DatasetError(f"{folder} is not a folder of images.")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = (Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names)
+    found = sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not found:
         raise DatasetError(f"{folder} holds no image.")
     return found

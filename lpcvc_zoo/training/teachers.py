@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,16 +158,15 @@ class _Given:
 
     def images(self, images: Sequence[ImageRef]) -> Parts:
         known = {str(name): row for row, name in enumerate(self._array("image_files", "image"))}
-        short: dict[str, int | None] = {}
-        for name, row in known.items():
-            short[Path(name).name] = None if Path(name).name in short else row
-        folders = [image.absolute().parent for image in images if isinstance(image, Path)]
-        root = os.path.commonpath(folders) if folders else "."
-        rows: list[int | None] = []
-        for image in images:
-            relative = os.path.relpath(image, root) if isinstance(image, Path) else image.name
-            rows.append(known.get(Path(relative).as_posix(), short.get(Path(image.name).name)))
+        rows = rows_by_path(known, images)
         missing = [str(image) for image, row in zip(images, rows, strict=True) if row is None]
+        taught: dict[int, ImageRef] = {}
+        for image, row in zip(images, rows, strict=True):
+            if row is not None and taught.setdefault(row, image) != image:
+                raise TrainingError(
+                    f"Teacher {self.name!r}: {self.path} has one embedding whose name both {taught[row]} and "
+                    f"{image} have. Embed the images from the folder that holds them all."
+                )
         return self._chosen("image", rows, missing, len(images))
 
     def texts(self, texts: Sequence[str]) -> Parts:
@@ -201,6 +199,20 @@ class _Given:
                 f"needs. It has: {', '.join(self.arrays)}."
             )
         return self.arrays[name]
+
+
+def rows_by_path(known: Mapping[str, int], images: Sequence[ImageRef]) -> list[int | None]:
+    """The row of each image: of the names that end its path, the longest one's; else by a file name that is
+    there once, else None."""
+    short: dict[str, int | None] = {}
+    for name, row in known.items():
+        short[Path(name).name] = None if Path(name).name in short else row
+    rows = []
+    for image in images:
+        parts = (image.absolute() if isinstance(image, Path) else Path(image.name)).parts
+        ends = ("/".join(parts[begin:]) for begin in range(len(parts)))
+        rows.append(next((known[end] for end in ends if end in known), short.get(parts[-1])))
+    return rows
 
 
 def _digest(texts: Sequence[str]) -> str:

@@ -37,9 +37,10 @@ class Validation:
         self.dataset = data.as_dataset("validation")
         self.device, self.mode = device, model.contract.metric.mode
         self.k = next((k for k in (model.contract.metric.k, 5, 1) if 2 * k <= len(data.texts)), 1)
-        if len(data.texts) < 2:
+        if not data.tells_models_apart:
             raise TrainingError(
-                f"The validation set has {len(data.texts)} text: any model would find it. Give more data."
+                f"The validation set has {len(data.images)} images and {len(data.texts)} texts, all of them "
+                "true of every image: any model would find them. Give more data."
             )
         self.pixels = cached_pixels(data.images, model, device=device, workers=workers, done=done)
         self.ids = tower_ids(data.texts, model)

@@ -28,9 +28,12 @@ COLOURS = (
     "black", "white", "red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "grey", "silver",
     "golden", "beige", "turquoise",
 )  # fmt: skip
+_SAME = {"gray": "grey", "gold": "golden"}  # another spelling or form of the colour
 _DIRECTION = re.compile(rf"\b({'|'.join(sorted(MIRROR, key=len, reverse=True))})\b", re.IGNORECASE)
 _PLACE = re.compile(rf"\b({'|'.join(PLACES)})\b", re.IGNORECASE)
-_COLOUR = re.compile(rf"\b({'|'.join(COLOURS)}|gray|gold)\b", re.IGNORECASE)
+_COLOUR = re.compile(rf"\b({'|'.join((*COLOURS, *_SAME))})\b", re.IGNORECASE)
+# What stands between two that may change places with nothing said differently: "black and white"
+_JOINED = re.compile(r"[\s,/&+-]*(?:(?:and|or)\s+)?(?:(?:an?|the)\s+)?", re.IGNORECASE)
 _ARTICLE = re.compile(rf"\b(an?) (?=({'|'.join(COLOURS)})\b)", re.IGNORECASE)
 
 
@@ -52,14 +55,15 @@ def mirrored(text: str) -> str:
 def false_texts(text: str, count: int) -> list[str]:
     """At most ``count`` texts that differ in a direction or in colours; the same ones every time.
 
-    Left and right exchanged, then two colours exchanged, then one colour replaced by another.
+    Left and right exchanged, then two colours exchanged, then one colour replaced by another. Never two that
+    are joined: what is black and white is white and black.
     """
-    made = [mirrored(text)]
-    places = list(_COLOUR.finditer(text))
+    directions, places = list(_DIRECTION.finditer(text)), list(_COLOUR.finditer(text))
+    made = [] if any(_joined(text, *pair) for pair in pairwise(directions)) else [mirrored(text)]
     for one, other in pairwise(places):
-        if one[0].lower() != other[0].lower():
+        if _colour(one) != _colour(other) and not _joined(text, one, other):
             made.append(_replaced(text, [(one, other[0]), (other, one[0])]))
-    present = {place[0].lower() for place in places}
+    present = {_colour(place) for place in places}
     others = [colour for colour in COLOURS if colour not in present]
     for step in range(count):
         for place in places:
@@ -67,6 +71,15 @@ def false_texts(text: str, count: int) -> list[str]:
             made.append(_replaced(text, [(place, choice)]))
     by_key = {text_key(item): item for item in made if text_key(item) != text_key(text)}
     return list(by_key.values())[:count]
+
+
+def _colour(place: re.Match[str]) -> str:
+    word = place[0].lower()
+    return _SAME.get(word, word)
+
+
+def _joined(text: str, one: re.Match[str], other: re.Match[str]) -> bool:
+    return _JOINED.fullmatch(text[one.end() : other.start()]) is not None
 
 
 def _replaced(text: str, changes: list[tuple[re.Match[str], str]]) -> str:

@@ -1,6 +1,6 @@
 """Checkpoints in every published layout, in the entry's own names: ``image.*``, ``text.*``, ``logit_scale``.
 
-A converter renames what it knows and passes on the rest under its own name; ``fit`` then holds the result
+A converter renames what it knows and passes on the rest under its own name; ``fit.fit`` then holds the result
 against the towers, so that nothing is lost and nothing slips through unseen.
 """
 
@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lpcvc_zoo.errors import WeightsError
 from lpcvc_zoo.weights.apple import from_apple
-from lpcvc_zoo.weights.fit import fit
 from lpcvc_zoo.weights.huggingface import from_hugging_face
-from lpcvc_zoo.weights.resize import resize_positions
 from lpcvc_zoo.weights.tinyclip import from_tinyclip
 
 if TYPE_CHECKING:
@@ -37,21 +35,6 @@ SAVED_ENCODER = re.compile(r"(image|text)_encoder\.tower\.")
 TEXT_PARTS = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 # Facts about the network that OpenAI keeps as tensors, and the causal mask, which towers make themselves.
 NOT_WEIGHTS = frozenset({"input_resolution", "context_length", "vocab_size", "attn_mask"})
-
-
-def convert(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], *, what: str
-) -> dict[str, Tensor]:
-    """A checkpoint of any layout as a state dict that loads strictly into towers of the shapes ``wanted``.
-
-    ``wanted`` gives the towers' names and shapes, ``what`` is what messages call the checkpoint. Floating
-    point becomes fp32 (from fp16 exactly), positional embeddings of another length are resized, and logged.
-
-    WeightsError for an unknown layout, and for a checkpoint that lacks or has anything that the towers
-    do not: it lists what, with the nearest candidates.
-    """
-    state = to_own_names(tensors, what=what)
-    return fit(resize_positions(state, wanted, what=what), wanted, what=what)
 
 
 def to_own_names(tensors: Mapping[str, Tensor], *, what: str) -> dict[str, Tensor]:

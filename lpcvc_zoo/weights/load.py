@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -35,13 +35,15 @@ class Checkpoint:
     """Weights under an entry's own names, read but not yet held against towers.
 
     ``label`` says what they are in results ("openai@40d36571", "tuned.pt@1b2c3d4e"), ``what`` what messages
-    call them, ``preprocessing`` is what they were trained with.
+    call them, ``preprocessing`` is what they were trained with. ``trained_at``: the ``image_size`` and
+    ``contract`` that a file of ``lpcvc-zoo train`` says.
     """
 
     tensors: dict[str, Tensor]
     preprocessing: Preprocessing
     label: str
     what: str
+    trained_at: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -69,6 +71,12 @@ class Checkpoint:
         wanted = {name: tuple(tensor.shape) for name, tensor in towers.state_dict().items()}
         state = fit(resize_positions(self.tensors, wanted, what=self.what), wanted, what=self.what)
         towers.load_state_dict(state)
+
+    def warn_unless(self, **built: Any) -> None:
+        """Log where a model is built at something else than its weights were trained at."""
+        for name, value in self.trained_at.items():
+            if built[name] != value:
+                logger.warning("%s: trained at %s %s, built at %s.", self.what, name, value, built[name])
 
 
 def load(entry: Entry, choice: Choice) -> Checkpoint:
@@ -109,13 +117,15 @@ def _one(entry: Entry, source: bool | Source) -> Checkpoint:
     for path in paths:
         stored |= read_tensors(path)
     tensors = to_own_names(stored, what=what)
-    own = None if record is not None else read_facts(paths[0]).get("preprocessing")
+    facts = {} if record is not None else read_facts(paths[0])
+    trained_at = {name: value for name, value in facts.items() if name in ("image_size", "contract")}
+    own = facts.get("preprocessing")
     if own is not None:
         try:
             preprocessing = Preprocessing.model_validate(own)
         except ValidationError:
             raise WeightsError(f"{what} was trained with the preprocessing {own}, which is none.") from None
-    return Checkpoint(tensors, preprocessing, f"{name}@{sha_of(*paths)}", what)
+    return Checkpoint(tensors, preprocessing, f"{name}@{sha_of(*paths)}", what, trained_at)
 
 
 def record_of(entry: Entry, source: bool | Source) -> Pretrained | None:

@@ -56,12 +56,15 @@ def read_facts(path: Path) -> dict[str, Any]:
 
     WeightsError where that can't be read.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     if kind_of(path) != "safetensors":
         return {}
-    with safe_open(path, framework="pt") as file:
-        written = (file.metadata() or {}).get(FACTS, "{}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            written = (file.metadata() or {}).get(FACTS, "{}")
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
     try:
         facts: dict[str, Any] = dict(json.loads(written))
     except (ValueError, TypeError):
@@ -76,11 +79,15 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise WeightsError(
-            f"{path} is a damaged or cut-off safetensors file of {path.stat().st_size} bytes ({error}). "
-            "Download it again."
-        ) from error
+        raise _damaged(path, error) from error
     return tensors
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path} is a damaged or cut-off safetensors file of {path.stat().st_size} bytes ({error}). "
+        "Download it again."
+    )
 
 
 def _load_torch(path: Path, kind: Kind) -> Any:

@@ -48,6 +48,7 @@ def resize_positions(
     for name, biases in state.items():
         if name.endswith(BIASES) and biases.shape != wanted.get(name, biases.shape):
             resized[name] = resized_biases(biases, wanted[name])
+            logger.info("%s: %s resized from %s to %s", what, name, tuple(biases.shape), wanted[name])
     return resized
 
 
