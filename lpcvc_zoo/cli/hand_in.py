@@ -18,6 +18,7 @@ from lpcvc_zoo.cli.shared import (
     out,
     print_json,
     table,
+    working,
 )
 from lpcvc_zoo.contract import ORGANISERS, TOWERS, Tower, get_contract
 from lpcvc_zoo.errors import SubmissionError
@@ -95,7 +96,7 @@ def submit(
     reference = reference_ms(rows, rules.name, target.device)
     if reference is None and measure_reference:
         reference = _measured_reference(target, rules.name)
-    with out.status("checking on the device"):
+    with working("checking on the device"):
         seen = review(
             target, jobs, rules,
             row=row, dataset=load_dataset(dataset) if dataset else None, model=row.model if row else None,
@@ -156,7 +157,7 @@ def _measured_reference(target: AIHubTarget, contract: str) -> float:
     from lpcvc_zoo.exporting.cache import cached_export
     from lpcvc_zoo.submission.rows import REFERENCE
 
-    with out.status(f"measuring {REFERENCE}"):
+    with working(f"measuring {REFERENCE}"):
         artifact = cached_export(REFERENCE, rewrites=target.rewrites, contract=contract)
         for tower in TOWERS:  # both under way before either is waited for
             target.submit_profile(target.submit_compile(artifact.path(tower), tower))

@@ -24,6 +24,7 @@ from lpcvc_zoo.cli.shared import (
     out,
     print_json,
     table,
+    working,
 )
 from lpcvc_zoo.contract import get_contract
 
@@ -166,7 +167,7 @@ def soup(
     from lpcvc_zoo.training.progress import RunProgress
     from lpcvc_zoo.training.soup import soup as cook
 
-    with out.status("tasting"):
+    with working("tasting"):
         made = cook(
             name,
             checkpoints,

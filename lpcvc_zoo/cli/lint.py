@@ -22,6 +22,7 @@ from lpcvc_zoo.cli.shared import (
     names_from,
     out,
     print_json,
+    working,
 )
 from lpcvc_zoo.contract import CONTRACTS, get_contract
 from lpcvc_zoo.errors import TargetError, ZooError
@@ -143,7 +144,7 @@ def _compiled(report: Report, target: QnnTarget) -> Report:
     """A report with what the compiler says of the file: first, because it is the last word."""
     asked = {"device": target.device}
     try:
-        with out.status(f"compiling {report.file} for {target.device}"):
+        with working(f"compiling {report.file} for {target.device}"):
             verdict = target.check(Path(report.file))
     except TargetError as died:  # a crash or no answer: the rules' findings stand all the same
         return report.model_copy(update=asked | {"problems": (*report.problems, str(died))})

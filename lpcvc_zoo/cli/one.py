@@ -36,6 +36,7 @@ from lpcvc_zoo.cli.shared import (
     out,
     print_json,
     table,
+    working,
 )
 from lpcvc_zoo.contract import TOWERS, get_contract
 from lpcvc_zoo.errors import ZooError
@@ -102,7 +103,7 @@ def export(
         choice = lengths.find(name, options, load_dataset(dataset)).choice
         options["text_length"] = choice.text_length
     model = registry.build(name, **options)
-    with out.status(f"exporting {name}"):
+    with working(f"exporting {name}"):
         made = export_model(model, folder, rewrites=rewrites, fused=fuse)
     manifest = (made.record(choice) if choice else made).manifest
     _warn_of_other_models(manifest, folder)
@@ -162,7 +163,7 @@ def profile(
     artifact = artifact_of(name, options, rewrites_for(where, exported), exported, pool)
     warn_of_ignored_encodings(artifact, [where])
     towers = artifact.manifest.towers
-    with out.status(f"measuring {name}"), quiet_machine() if where.exclusive else nullcontext():
+    with working(f"measuring {name}"), quiet_machine() if where.exclusive else nullcontext():
         _submit(where, artifact, measured=True)
         compiled = {tower: where.compile(artifact.path(tower), tower) for tower in towers}
         profiles = {tower: where.profile(made) for tower, made in compiled.items()}
@@ -317,7 +318,7 @@ def artifact_of(
     from lpcvc_zoo.bench.locks import busy_machine
     from lpcvc_zoo.exporting.cache import cached_export
 
-    with out.status(f"exporting {name}"), busy_machine():
+    with working(f"exporting {name}"), busy_machine():
         return cached_export(name, rewrites=rewrites, precision=precision, pool=pool, **options)
 
 

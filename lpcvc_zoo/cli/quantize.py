@@ -24,6 +24,7 @@ from lpcvc_zoo.cli.shared import (
     out,
     print_json,
     table,
+    working,
 )
 from lpcvc_zoo.contract import TOWERS, get_contract
 from lpcvc_zoo.retrieval import photos
@@ -87,10 +88,10 @@ def quantize(
     folder = folder or Path("exported") / f"{name}-{canonical(precision)}{suffix}"
     check_folder(folder)
     options = options_of(pretrained, contract, image_size, text_length, text_depth)
-    with out.status(f"exporting {name}"):
+    with working(f"exporting {name}"):
         artifact = cached_export(name, rewrites=rewrites, **options)
     if explain:
-        with out.status("quantising every layer alone"):
+        with working("quantising every layer alone"):
             costs = room.explain(artifact, precision, **how)
         plot = _plot(costs, folder / "sensitivity.png", f"{name}, {precision}")
         if as_json:
@@ -99,7 +100,7 @@ def quantize(
             _print_costs(costs)
             out.print(f"plot: {plot}", highlight=False, soft_wrap=True)
         return
-    with out.status(f"quantising {name}"):
+    with working(f"quantising {name}"):
         made = room.quantize(artifact, folder, precision, force=force, **how)
     recalls = _recalls(artifact, made, scored)
     if as_json:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.table import Table
 
 from lpcvc_zoo import registry
@@ -81,6 +82,11 @@ def check_model(name: str) -> None:
         raise ZooError(
             f"{name} is a folder: expected the name of a model (`lpcvc-zoo list`), to be built anew."
         ) from None
+
+
+def working(on: str) -> Status:
+    """A spinner while the block runs, on stderr: with --json a machine reads stdout, terminal or not."""
+    return Console(stderr=True).status(on)
 
 
 @contextmanager
