@@ -13,6 +13,7 @@ from tiny import CHEAPEST, two_photos
 import lpcvc_zoo
 from lpcvc_zoo import registry
 from lpcvc_zoo.cli import main
+from lpcvc_zoo.cli.shared import print_table, table
 from lpcvc_zoo.exporting import cache
 
 SMALL = "efficientvit_m0_text_s"
@@ -40,6 +41,15 @@ def test_list_shows_every_model_whole_in_eighty_columns(capsys, monkeypatch) -> 
     for name in registry.list_models():
         assert f"\n{name} " in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("columns", [20, 40, 200])
+def test_no_number_of_a_table_is_cut_in_a_narrow_terminal(capsys, monkeypatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = table("direction", ">recall", "95 % interval", "chance")
+    shown.add_row("image to text", "0.692", "0.561 to 0.801", "0.137")
+    print_table(shown)
+    assert capsys.readouterr().out.splitlines()[1].rstrip() == "image to text   0.692  0.561 to 0.801  0.137"
 
 
 def test_list_filters_and_speaks_json(capsys) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from lpcvc_zoo.cli.shared import AsJson, ContractName, out, print_json, table
+from lpcvc_zoo.cli.shared import AsJson, ContractName, out, print_json, print_table, table
 from lpcvc_zoo.contract import Tower
 from lpcvc_zoo.errors import ZooError
 
@@ -65,7 +65,7 @@ def adopt(
         shown.add_row(
             tower, str(artifact.path(tower)), f"{made.size_bytes / 1e6:.1f}", str(made.nodes), escape(changes)
         )
-    out.print(shown)
+    print_table(shown)
     out.print(
         f"{manifest.entry} ({manifest.weights}), {manifest.contract}, {manifest.embed_dim} numbers, "
         f"opset {manifest.opset}",

@@ -17,6 +17,7 @@ from lpcvc_zoo.cli.shared import (
     Weights,
     out,
     print_json,
+    print_table,
     table,
     working,
 )
@@ -169,7 +170,7 @@ def _print_review(seen: Review) -> None:
     shown = table("", "check", "what was seen")
     for check in seen.checks:
         shown.add_row(MARKS[check.passed], escape(check.name), escape(check.detail))
-    out.print(shown)
+    print_table(shown)
     for job in seen.jobs:
         out.print(f"{job.tower}: {job.id} {job.url}", style="dim", highlight=False, soft_wrap=True)
 

@@ -23,6 +23,7 @@ from lpcvc_zoo.cli.shared import (
     check_model,
     out,
     print_json,
+    print_table,
     table,
     working,
 )
@@ -189,6 +190,6 @@ def soup(
         mark = " (chosen)" if item == made.chosen else ""
         interval = f"{item.recall.low:.4f} to {item.recall.high:.4f}"
         shown.add_row(f"{item.recall.value:.4f}", interval, escape(" + ".join(item.checkpoints) + mark))
-    out.print(shown)
+    print_table(shown)
     out.print(made.metric, highlight=False, soft_wrap=True)
     _say_how_to_score(path)

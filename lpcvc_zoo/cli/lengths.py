@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from lpcvc_zoo import registry
-from lpcvc_zoo.cli.shared import counting, out, table
+from lpcvc_zoo.cli.shared import counting, out, print_table, table
 
 if TYPE_CHECKING:
     from lpcvc_zoo.exporting.artifact import TextLengthChoice
@@ -41,7 +41,7 @@ def print_choice(choice: TextLengthChoice) -> None:
     shown = table(">text length", f">{choice.metric}", "")
     for length, recall in choice.recall.items():
         shown.add_row(str(length), f"{recall:.3f}", "chosen" if length == choice.text_length else "")
-    out.print(shown)
+    print_table(shown)
     longest = choice.longest_text
     rounded = longest < choice.text_length == suits_npu(longest)
     why = (

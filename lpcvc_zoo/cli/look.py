@@ -11,7 +11,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from lpcvc_zoo import registry
-from lpcvc_zoo.cli.shared import AsJson, Name, millions, names_from, number, out, pair, print_json, table
+from lpcvc_zoo.cli.shared import (
+    AsJson,
+    Name,
+    millions,
+    names_from,
+    number,
+    out,
+    pair,
+    print_json,
+    print_table,
+    table,
+)
 from lpcvc_zoo.entry import Entry, Preprocessing, Pretrained
 from lpcvc_zoo.errors import WeightsError
 
@@ -48,7 +59,7 @@ def _print_models(entries: list[Entry]) -> None:
             pair(number(entry.image_gmacs, 2), number(entry.text_gmacs, 2)),
             ", ".join(record.tag for record in entry.pretrained) or "-",
         )
-    out.print(listing)
+    print_table(listing)
     out.print(
         f"{len(entries)} models. Parameters (M) and GMACs are of the image + the text tower.", style="dim"
     )

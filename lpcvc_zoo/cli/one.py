@@ -35,6 +35,7 @@ from lpcvc_zoo.cli.shared import (
     number,
     out,
     print_json,
+    print_table,
     table,
     working,
 )
@@ -122,7 +123,7 @@ def export(
             parity,
             escape(shape),
         )
-    out.print(shown)
+    print_table(shown)
     if choice:
         lengths.print_choice(choice)
     _print_effects(manifest)
@@ -290,7 +291,7 @@ def evaluate(
             f"{recall.low:.3f} to {recall.high:.3f}",
             f"{recall.chance:.3f}",
         )
-    out.print(shown)
+    print_table(shown)
     for direction, count, kind in (
         ("image to text", scores.texts, "texts"), ("text to image", scores.images, "images")
     ):  # fmt: skip
@@ -435,4 +436,4 @@ def _print_effects(manifest: Manifest) -> None:
             cosine = number(effect.min_cosine, 7)
             shown.add_row(effect.rewrite, tower, str(effect.places), *nodes, "nodes", cosine)
     if shown.row_count:
-        out.print(shown)
+        print_table(shown)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from lpcvc_zoo.cli.shared import number, out, table
+from lpcvc_zoo.cli.shared import number, out, print_table, table
 from lpcvc_zoo.targets.base import FP16
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def print_profiles(profiles: Mapping[Any, Profile], operators: bool) -> None:
         shown = table("tower", "median ms", "p10 to p90", "runs", "load ms", "peak MB", "file MB")
         for tower, measured in profiles.items():
             shown.add_row(tower, *_measured(measured))
-    out.print(shown)
+    print_table(shown)
     facts = [first.device, *([f"{first.threads} threads"] if first.threads is not None else [])]
     facts += [f"{tool} {version}" for tool, version in first.runtime_versions.items()]
     out.print(", ".join(facts), style="dim", highlight=False)
@@ -70,7 +70,7 @@ def _print_operators(profiles: Mapping[Any, Profile]) -> None:
         timed = sorted(measured.operators or (), key=lambda item: item.time_ms or 0.0, reverse=True)
         for operator in timed[:MOST]:
             shown.add_row(tower, number(operator.time_ms, 3), operator.type, escape(operator.name))
-    out.print(shown)
+    print_table(shown)
 
 
 def _moved(measured: Profile) -> list[str]:
@@ -101,7 +101,7 @@ def _print_layers(profiles: Mapping[Any, Profile]) -> None:
                 layer.type or "-",
                 escape(layer.name or "(of the compiler's own)"),
             )
-    out.print(shown)
+    print_table(shown)
     for tower, measured in profiles.items():
         nodes = measured.operators or ()
         left = [escape(f"{node.name} ({node.type})") for node in nodes if node.unit == FP16]

@@ -23,6 +23,7 @@ from lpcvc_zoo.cli.shared import (
     number,
     out,
     print_json,
+    print_table,
     table,
     working,
 )
@@ -138,7 +139,7 @@ def _print_recalls(recalls: Mapping[str, Recall], scored: RetrievalDataset) -> N
         interval = f"{recall.low:.3f} to {recall.high:.3f}"
         shown.add_row(precision, number(recall.value, 3), interval, number(recall.chance, 3))
     out.print()
-    out.print(shown)
+    print_table(shown)
     said = f"image to text, on {scored.name}: {len(scored.images)} images, none of which calibrates"
     out.print(said, style="dim", soft_wrap=True)
 
@@ -156,7 +157,7 @@ def _print(manifest: Manifest) -> None:
             number(facts.agreement.min_cosine if facts else None, 5),
             (", ".join(facts.kept) or "nothing") if facts else "all",
         )
-    out.print(shown)
+    print_table(shown)
     if engines := {facts.engine or "" for tower in TOWERS if (facts := manifest.tower(tower).quantized)}:
         out.print(f"by {', '.join(engines)}; cosines are to the float tower", style="dim")
 
@@ -166,7 +167,7 @@ def _print_costs(costs: Sequence[Cost]) -> None:
         shown = table(by, "tower", ">nodes", ">1 - cosine when it alone is quantised")
         for cost in [cost for cost in costs if cost.by == by][:SHOWN]:
             shown.add_row(cost.name, cost.tower, str(cost.nodes), f"{cost.cost:.2e}")
-        out.print(shown)
+        print_table(shown)
         out.print()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from lpcvc_zoo.cli.shared import AsJson, out, print_json, table
+from lpcvc_zoo.cli.shared import AsJson, out, print_json, print_table, table
 
 MARKS = {"ok": "[green]ok[/green]", "missing": "[yellow]missing[/yellow]", "bad": "[red]bad[/red]"}
 
@@ -37,7 +37,7 @@ def devices(
             "yes" if device.fp16 else "no",
             ", ".join(device.values("framework")) or "-",
         )
-    out.print(shown)
+    print_table(shown)
     out.print(f"{len(found)} devices.", style="dim")
 
 
@@ -53,5 +53,5 @@ def doctor(as_json: AsJson = False) -> None:
         for check in checks:
             fix = f"\n-> {check.fix}" if check.fix else ""
             shown.add_row(MARKS[check.state], check.what, escape(f"{check.found}{fix}"))
-        out.print(shown)
+        print_table(shown)
     raise typer.Exit(int(any(check.state == "bad" for check in checks)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.measure import measure_renderables
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Table
@@ -120,6 +122,17 @@ def table(*headers: str) -> Table:
             overflow="fold",
         )
     return made
+
+
+def print_table(made: Table) -> None:
+    """Print a table, wider than the terminal where it must: that folds a line, where rich would cut numbers.
+
+    The last column gives way as far as its header.
+    """
+    endless = out.options.update(width=sys.maxsize)
+    kept = [[column.header, *(column.cells if column.no_wrap else ())] for column in made.columns]
+    least = sum(measure_renderables(out, endless, cells).maximum for cells in kept) + 2 * (len(kept) - 1)
+    Console(width=max(out.width, least)).print(made)
 
 
 def millions(count: int | None) -> str:
