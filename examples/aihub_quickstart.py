@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from lpcvc_zoo import ZooError, get_contract
+from lpcvc_zoo.bench.outcome import INTERRUPTED
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.bench.sweep import SweepOptions, run
 from lpcvc_zoo.targets.aihub import find_devices, open_service
@@ -59,7 +60,10 @@ def main() -> None:
             dataset=given.dataset,
             out=given.out,
         )
-        (row,) = run(options).rows
+        outcome = run(options)
+        if outcome.interrupted:
+            sys.exit(INTERRUPTED)  # it has said how to go on
+        (row,) = outcome.rows
 
         print(f"3. What came back for {row.entry} ({row.weights})")
         tell(row, contract.latency_budget_ms)

@@ -58,3 +58,12 @@ def test_an_unknown_device_or_model_is_one_message(hub: AIHubServer, tmp_path: P
     status, said = quickstart(tmp_path, "--model", "efficientvit_b0")
     assert (status, "Did you mean 'efficientvit_b0_text_s'" in said) == (1, True)
     assert "Traceback" not in said
+
+
+def test_stopped_on_the_way_it_ends_as_the_sweep_does(hub: AIHubServer, tmp_path: Path) -> None:
+    stopped = (
+        "from lpcvc_zoo.bench import outcome, sweep; "
+        "sweep.run = lambda options: outcome.Outcome(interrupted=True)"
+    )
+    status, said = quickstart(tmp_path, before=stopped)
+    assert (status, "Traceback" in said, "3. What came back" in said) == (130, False, False)
