@@ -20,7 +20,7 @@ from rows import CHANCE, MODELS, RECALLS, failed, mixed_sweep, profile, row, sco
 from lpcvc_zoo.bench.outcome import REPORT_FILES
 from lpcvc_zoo.bench.pareto import compare
 from lpcvc_zoo.bench.report import figure, words, write_report
-from lpcvc_zoo.bench.report.curves import AXES, Axis, curves, curves_svg
+from lpcvc_zoo.bench.report.curves import AXES, MOST_CURVES, Axis, curves, curves_svg, draw_curves
 from lpcvc_zoo.bench.report.labels import Box, Label, place, spread
 from lpcvc_zoo.bench.report.page import page
 from lpcvc_zoo.bench.report.table import csv_text, json_text
@@ -264,6 +264,21 @@ def test_a_model_cut_both_ways_has_a_curve_for_each_length_and_each_depth() -> N
     name = "mobileclip_s0.published"
     assert found[LENGTH] == {f"{name}, text depth 1": [0.2, 0.3], f"{name}, text depth 4": [0.4, 0.5]}
     assert found[DEPTH] == {f"{name}, 8 tokens": [0.2, 0.4], f"{name}, 77 tokens": [0.3, 0.5]}
+
+
+@pytest.mark.parametrize(("models", "more"), [(12, ""), (14, " (2 more in What came out)")])
+def test_curves_that_are_not_drawn_are_counted_below_the_picture(models: int, more: str) -> None:
+    rows = [
+        one.model_copy(update={"entry": f"model_{number}"})
+        for number in range(models)
+        for one in cut_down(LENGTH, {8: 0.2, 77: 0.3})
+    ]
+    (group,) = compare(rows)
+    picture = draw_curves(group, LENGTH)
+    assert picture is not None
+    assert len(picture.axes[0].lines) == MOST_CURVES + 1  # the chance level
+    assert picture.axes[0].get_xlabel() == f"text length, tokens{more}"
+    assert all(f"that model_{number}.published's text is cut to" in said(rows) for number in range(models))
 
 
 def test_without_several_cuts_there_is_no_curve() -> None:

@@ -82,9 +82,11 @@ def draw_curves(group: Group, axis: Axis) -> Figure | None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = curves(group, axis)[:MOST_CURVES]
-    if not drawn:
+    found = curves(group, axis)
+    if not found:
         return None
+    drawn, hidden = found[:MOST_CURVES], len(found) - MOST_CURVES
+    more = f" ({hidden} more in What came out)" if hidden > 0 else ""
     looks = styles(group.rows)
     with rc_context({"font.size": 10, "text.color": INK, "axes.edgecolor": SOFT, "text.parse_math": False}):
         figure = Figure(figsize=(WIDTH, HEIGHT), facecolor="white", layout="constrained")
@@ -116,7 +118,7 @@ def draw_curves(group: Group, axis: Axis) -> Figure | None:
         ticks = ticks[:: 1 + len(ticks) // MOST_TICKS]
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
-        axes.set_xlabel(axis.unit)
+        axes.set_xlabel(f"{axis.unit}{more}")
         axes.set_ylabel(group.metric.label)
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color=GRID)
