@@ -150,6 +150,36 @@ def test_the_page_opens_with_every_model_in_table_and_charts(opened: Opener) -> 
     assert "untrained" in page.inner_text("#caveats")
 
 
+@pytest.mark.parametrize("width", [1300, 400])
+def test_long_names_leave_the_bars_their_room_and_are_whole(opened: Opener, width: int) -> None:
+    rows = [
+        row(recall=0.3, precision="image=w8a16+text=float", text_length=length, text_depth=depth).model_copy(
+            update={"entry": "efficientnet_lite0_96_text_xxs"}
+        )
+        for length in (8, 16)
+        for depth in (2, 4)
+    ]
+    page = opened(rows, width=width)
+    seen = page.evaluate(
+        """() => {
+            const bars = document.getElementById("bars"), edges = bars.getBoundingClientRect();
+            const texts = [...bars.querySelectorAll("text")].filter(text => /depth/.test(text.textContent));
+            const boxes = texts.map(text => text.getBoundingClientRect());
+            return {
+                plot: bars._fullLayout._size.w / edges.width,
+                names: texts.map(text => text.textContent),
+                inside: boxes.every(box => box.left >= edges.left && box.right <= edges.right),
+                lines: [...bars.querySelectorAll("tspan")].map(line => getComputedStyle(line).opacity),
+            };
+        }"""
+    )
+    assert seen["plot"] > 0.5
+    spaceless = [[name.replace(" ", "") for name in found] for found in (seen["names"], names(rows))]
+    assert spaceless[0] == spaceless[1]  # a line ends in place of some
+    assert seen["inside"]
+    assert set(seen["lines"]) <= {"1"}
+
+
 def test_a_click_on_a_heading_sorts_and_another_turns_the_order(opened: Opener) -> None:
     page = opened(mixed_sweep())
     totals = [float(text) for text in column(page, "Total ms")]

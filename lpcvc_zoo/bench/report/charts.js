@@ -1,7 +1,7 @@
 // Both charts. Plotly reads some HTML in texts, so every text of a row is escaped on its way there.
 const CONFIG = { displaylogo: false, responsive: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 const MARGIN = { l: 56, r: 14, t: 16, b: 50 };
-const NARROW = 520; // pixels; below it the names of bars stand above them
+const NARROW = 520; // pixels; below it the names of bars stand above them, as they do where they would take half of the width
 
 const escaped = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
@@ -189,21 +189,26 @@ function allNames(rows, scale, look) {
   return { texts, shapes };
 }
 
+// A name in lines of so many characters at most, broken between words where that can be.
+const folded = (name, most) => name.match(new RegExp(`.{1,${most}}(?:\\s|$)|.{1,${most}}`, "gs"));
+
 // Returns its height in pixels.
 function drawBars(rows, group) {
   const host = byId("bars"), look = theme();
   const drawn = rows.filter((row) => row.parts).sort((a, b) => a.cost - b.cost);
   if (!drawn.length) return nothing(host, why(group, "Nothing to draw: no model is shown that was measured."));
-  const width = host.clientWidth, narrow = width < NARROW, places = drawn.map((_, i) => i);
-  const longest = Math.max(...drawn.map((row) => row.cost));
-  const margin = { ...MARGIN, l: narrow ? 10 : 14 + 6.4 * Math.max(...drawn.map((row) => row.name.length)), t: narrow ? 24 : MARGIN.t };
+  const width = host.clientWidth, places = drawn.map((_, i) => i), longest = Math.max(...drawn.map((row) => row.cost));
+  const beside = 14 + 6.4 * Math.max(...drawn.map((row) => row.name.length)); // pixels that names beside the bars take
+  const narrow = width < NARROW || beside > width / 2;
+  const margin = { ...MARGIN, l: narrow ? 10 : beside, t: narrow ? 24 : MARGIN.t }, room = width - margin.l - margin.r;
+  const above = drawn.map((row) => folded(row.name, Math.floor(room / 6.2)));
+  const pitch = narrow ? 25 + 13 * Math.max(...above.map((lines) => lines.length)) : 25, height = pitch * drawn.length + margin.t + margin.b;
   const colours = drawn.map((row) => FAMILY[row.family].colour);
   const looks = [{ color: colours }, { color: colours, pattern: { shape: "/", size: 6, fillmode: "overlay", fgcolor: colours, bgcolor: look.card, solidity: 0.4 } }, { color: colours, opacity: 0.45 }];
   const traces = ["image encoder", "preprocessing in the image graph", "text encoder"].map((name, part) => ({
-    type: "bar", orientation: "h", name, x: drawn.map((row) => row.parts[part]), y: places, width: narrow ? 0.4 : 0.66,
+    type: "bar", orientation: "h", name, x: drawn.map((row) => row.parts[part]), y: places, width: narrow ? 15 / pitch : 0.66,
     marker: { ...looks[part], line: { width: 0 } }, hovertext: drawn.map(hover), hoverinfo: "text", customdata: drawn.map((row) => row.id),
   }));
-  const room = width - margin.l - margin.r, height = (narrow ? 38 : 25) * drawn.length + margin.t + margin.b;
   Plotly.react(host, traces, layout(width, height, look, {
     margin, barmode: "stack",
     xaxis: { range: [0, longest * room / Math.max(room - 62, room / 3)], title: { text: group.static ? "compiler's static estimate, MB moved" : "latency, ms (median)", standoff: 8 }, gridcolor: look.grid, zeroline: false },
@@ -211,7 +216,7 @@ function drawBars(rows, group) {
       ticks: "outside", ticklen: 5, tickcolor: "rgba(0,0,0,0)" },
     annotations: [
       ...drawn.map((row, i) => ({ x: row.cost, y: i, xanchor: "left", showarrow: false, xshift: 2, text: `<b>${ms(row.cost)}</b> ${group.static ? "MB" : "ms"}`, font: { size: 11.5, color: look.ink } })),
-      ...(narrow ? drawn.map((row, i) => ({ x: 0, y: i, xanchor: "left", showarrow: false, yshift: 15, text: escaped(row.name), font: { size: 11, color: look.ink } })) : []),
+      ...(narrow ? above.map((lines, i) => ({ x: 0, y: i, xanchor: "left", yanchor: "bottom", showarrow: false, yshift: 7, align: "left", text: lines.map(escaped).join("<br>"), font: { size: 11, color: look.ink } })) : []),
     ],
   }), CONFIG);
   clickable(host);
