@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from tiny import CHEAPEST, two_photos
 
 import lpcvc_zoo
 from lpcvc_zoo import registry
+from lpcvc_zoo.bench.ledger import MARKS, Ledger
 from lpcvc_zoo.cli import main
 from lpcvc_zoo.cli.shared import print_table, table
 from lpcvc_zoo.exporting import cache
@@ -177,6 +179,30 @@ def test_an_out_inside_a_file_is_refused_before_anything_is_exported(
     status, _, err = command(capsys, *arguments, SMALL, "--out", str(tmp_path / "taken" / "out"))
     assert status == 1
     assert f"expected a folder, but {tmp_path / 'taken'} is none" in err
+
+
+def test_a_report_that_cannot_be_written_is_one_message(capsys, tmp_path) -> None:
+    with Ledger(tmp_path):
+        pass
+    (tmp_path / "report.html").mkdir()
+    status, out, err = command(capsys, "report", str(tmp_path))
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert f"The report can't be written into {tmp_path}" in err
+    assert "Is a directory" in err
+
+
+def test_a_report_is_written_under_the_lock_that_a_sweep_writes_its_own_under(
+    capsys, tmp_path, monkeypatch
+) -> None:
+    with Ledger(tmp_path):
+        pass
+
+    def write(rows, folder) -> None:
+        with (folder / MARKS / "report.lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    monkeypatch.setattr("lpcvc_zoo.bench.report.write_report", write)
+    assert command(capsys, "report", str(tmp_path))[0] == 0
 
 
 def test_version_and_completion_are_there(capsys) -> None:

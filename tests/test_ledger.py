@@ -3,7 +3,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -243,23 +242,66 @@ def test_a_full_disk_loses_no_row_and_says_so(tmp_path: Path) -> None:
         assert [found.entry for found in ledger.rows()] == ["alpha", "big"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs user ids")
-def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o555)
-    for parent in (tmp_path, *tmp_path.parents):
+@contextmanager
+def write_protected(folder: Path) -> Iterator[None]:
+    """Nobody may write into ``folder``, and anybody read it."""
+    for path in folder.glob("*"):
+        path.chmod(path.stat().st_mode | 0o055)
+    folder.chmod(0o555)
+    for parent in folder.parents:
         if os.access(parent, os.W_OK) and parent.is_relative_to("/tmp"):
             parent.chmod(parent.stat().st_mode | 0o055)
     was = os.geteuid()
     if was == 0:
         os.seteuid(65534)  # root may write anywhere
     try:
+        yield
+    finally:
+        os.seteuid(was)
+        folder.chmod(0o755)
+
+
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    with write_protected(locked):
         with pytest.raises(LedgerError, match="can't be"):
             Ledger(locked)
         with pytest.raises(LedgerError, match="can't be made"):
             Ledger(locked / "results")
-    finally:
-        os.seteuid(was)
+
+
+@pytest.mark.parametrize("left", ["closed", "killed"])
+def test_rows_are_read_where_nothing_can_be_written(tmp_path: Path, left: str) -> None:
+    results = tmp_path / "results"
+    sweep = multiprocessing.get_context("spawn").Process(target=_append_and_stop, args=(results, left))
+    sweep.start()
+    sweep.join()
+    files = sorted(results.iterdir())
+    assert (results / "ledger.sqlite-wal").exists() == (left == "killed")  # where its row still is
+    with write_protected(results), Ledger(results, read_only=True) as ledger:
+        assert [found.entry for found in ledger.rows()] == ["alpha"]
+    assert sorted(results.iterdir()) == files
+
+
+def _append_and_stop(folder: Path, left: str) -> None:
+    ledger = Ledger(folder)
+    ledger.append(cell("alpha"), row(cell("alpha")))
+    if left == "killed":
+        os._exit(9)
+    ledger.close()
+
+
+def test_reading_leaves_the_folder_as_it_was_and_makes_no_ledger(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.append(cell("alpha"), row(cell("alpha")))
+    files = sorted(tmp_path.rglob("*"))
+    with Ledger(tmp_path, read_only=True) as ledger:
+        assert len(ledger.rows()) == 1
+    assert sorted(tmp_path.rglob("*")) == files
+    with pytest.raises(LedgerError, match="unable to open"):
+        Ledger(tmp_path / "none", read_only=True)
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_output_folder_below_a_file_is_reported(tmp_path: Path) -> None:

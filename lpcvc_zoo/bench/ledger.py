@@ -11,17 +11,18 @@ import os
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
-from lpcvc_zoo.bench.locks import Alive
+from lpcvc_zoo.bench.locks import Alive, held
 from lpcvc_zoo.bench.plan import Cell
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.errors import LedgerError
+from lpcvc_zoo.files import try_to_write
 
 FILE = "ledger.sqlite"
 MARKS = ".sweeps"  # folder of lock files beside the ledger
@@ -60,7 +61,8 @@ _ADVICE = {
     "malformed": "The file is damaged. Move it away (`sqlite3 FILE .recover` may still read it, and "
     "results.csv has the rows of the last report), then run the same command again.",
     "readonly": "It can't be written. Change its permissions or choose another output folder.",
-    "unable to open": "The folder or file can't be opened for writing. Choose another output folder.",
+    "unable to open": "The folder or file can't be opened for writing. Choose another output folder, or "
+    "read a copy of it.",
     "locked": f"Another process has kept it locked for over {BUSY_TIMEOUT_S:.0f} s. See what has it open.",
     "disk I/O": "The disk failed. Check it; all rows so far are kept if the file can be read.",
 }
@@ -72,30 +74,38 @@ def now() -> str:
 
 
 class Ledger:
-    """The ledger of one output folder, opened by one sweep. Failures are LedgerErrors that say what to do."""
+    """The ledger of one output folder, opened by one sweep. Failures are LedgerErrors that say what to do.
 
-    def __init__(self, folder: Path) -> None:
+    ``read_only``: of a ledger that is there its rows alone; the folder need not be writable.
+    """
+
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.path = Path(folder) / FILE
         self._me = (socket.gethostname(), os.getpid())
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LedgerError(f"The output folder {folder} can't be made: {error.strerror}.") from error
+        self._read_only = read_only
+        if not read_only:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise LedgerError(f"The output folder {folder} can't be made: {error.strerror}.") from error
         with self._explained():
-            self._db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            address = self.path.absolute().as_uri() + (self._way_to_read() if read_only else "")
+            self._db = sqlite3.connect(address, timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True)
         try:
             self._prepare()
-            self._alive = Alive(self.path.parent / MARKS)
+            if not read_only:
+                self._alive = Alive(self.path.parent / MARKS)
         except BaseException:
             self._db.close()
             raise
 
     def close(self) -> None:
         """Give back every claim and close."""
-        # Where this fails, as on a full disk, the claims are free all the same: their owner is gone.
-        with suppress(LedgerError), self._transaction():
-            self._db.execute("DELETE FROM claims WHERE owner = ?", (self._alive.name,))
-        self._alive.close()
+        if not self._read_only:
+            # Where this fails, as on a full disk, the claims are free all the same: their owner is gone.
+            with suppress(LedgerError), self._transaction():
+                self._db.execute("DELETE FROM claims WHERE owner = ?", (self._alive.name,))
+            self._alive.close()
         self._db.close()
 
     def __enter__(self) -> Ledger:
@@ -218,6 +228,10 @@ class Ledger:
             found = self._db.execute("SELECT id, row FROM results ORDER BY id").fetchall()
         return [self._parse(number, text) for number, text in found]
 
+    def reporting(self) -> AbstractContextManager[None]:
+        """Hold this while rows are read and their report is written: no older report replaces a newer one."""
+        return held(self.path.parent / MARKS / "report.lock")
+
     def _last(self, cell: Cell) -> tuple[int, int, str, str] | None:
         found: tuple[int, int, str, str] | None = self._db.execute(
             "SELECT id, failed, created, row FROM results WHERE cell = ? AND (key = ? OR ?) "
@@ -246,6 +260,15 @@ class Ledger:
                 "WHERE key = ? AND step = ?",
                 (state, now(), value, reference, error, key, step),
             )
+
+    def _way_to_read(self) -> str:
+        """How SQLite opens a file that is there: by files of its log, which it can't make everywhere."""
+        try:
+            try_to_write(self.path.parent)
+        except OSError:
+            closed = not self.path.with_name(f"{FILE}-wal").exists()  # by all: nothing is in a log
+            return "?immutable=1" if closed else "?mode=ro"
+        return "?mode=rw"
 
     def _prepare(self) -> None:
         """Make the tables in a new file; check an existing one before touching it."""

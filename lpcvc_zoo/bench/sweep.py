@@ -19,8 +19,8 @@ from typing import Any
 from rich.console import Console
 
 from lpcvc_zoo.bench.artifacts import artifact_cells
-from lpcvc_zoo.bench.ledger import MARKS, Ledger, now
-from lpcvc_zoo.bench.locks import busy_machine, held, quiet_machine
+from lpcvc_zoo.bench.ledger import Ledger, now
+from lpcvc_zoo.bench.locks import busy_machine, quiet_machine
 from lpcvc_zoo.bench.options import SweepOptions as SweepOptions
 from lpcvc_zoo.bench.options import make_targets, refuse_idle
 from lpcvc_zoo.bench.outcome import Outcome, conclude, warn_of_problems
@@ -381,8 +381,7 @@ class _Sweep:
         """Write the report of all rows; a report that fails does not stop the sweep."""
         out = self._options.out
         try:
-            # The lock keeps two sweeps from overwriting a newer report with an older one.
-            with self._busy(), held(out / MARKS / "report.lock"):
+            with self._busy(), self._ledger.reporting():
                 self._progress.doing("writing the report")
                 self._tools.write_report(self._ledger.rows(), out)
             self._outcome.report_problem = None

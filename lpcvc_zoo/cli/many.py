@@ -10,6 +10,7 @@ from rich.console import Console
 
 from lpcvc_zoo.cli.shared import AsJson, Calibration, Runtime, Threads, out, print_json, split
 from lpcvc_zoo.errors import ZooError
+from lpcvc_zoo.files import try_to_write
 from lpcvc_zoo.retrieval import photos
 
 REPEATED = ("targets", "devices", "contracts", "precisions", "text_lengths", "text_depths")
@@ -136,9 +137,16 @@ def report(
 
     if not (folder / FILE).is_file():
         raise ZooError(f"{folder} has no {FILE}: expected the --out folder of a sweep. Run a sweep first.")
-    with Ledger(folder) as ledger:
-        rows = ledger.rows()
-    write_report(rows, folder)
+    try:
+        try_to_write(folder)
+        with Ledger(folder, read_only=True) as ledger, ledger.reporting():
+            rows = ledger.rows()
+            write_report(rows, folder)
+    except OSError as error:
+        raise ZooError(
+            f"The report can't be written into {folder}: {error}. Make room there, or move away what is in "
+            "its place, and run it again; the ledger has all rows."
+        ) from error
     if as_json:
         print_json([row.model_dump(mode="json") for row in rows])
         return

@@ -19,7 +19,7 @@ def read_rows(folder: Path, *, ever: bool = False) -> list[ResultRow]:
     """The latest rows of a sweep's folder, or all there ``ever`` were; none where there was no sweep."""
     if not (folder / FILE).is_file():
         return []
-    with Ledger(folder) as ledger:
+    with Ledger(folder, read_only=True) as ledger:
         return ledger.history() if ever else ledger.rows()
 
 
