@@ -28,7 +28,8 @@ from lpcvc_zoo.contract import ORGANISERS, TOWERS, Tower
 from lpcvc_zoo.data import PHOTOS
 from lpcvc_zoo.errors import SubmissionError, TargetError, UnknownNameError
 from lpcvc_zoo.exporting.artifact import Artifact
-from lpcvc_zoo.submission import find_row, reference_ms, review, write_bundle
+from lpcvc_zoo.retrieval.datasets import load_dataset
+from lpcvc_zoo.submission import bundled_evaluate, find_row, reference_ms, review, write_bundle
 from lpcvc_zoo.submission.review import _budget
 
 SAMPLE = get_contract("lpcvc2026_sample")
@@ -406,6 +407,68 @@ def test_the_bundles_own_script_gives_our_scores(tmp_path: Path, contract: str) 
     kept = {path.name for path in (tmp_path / "bundle").iterdir()}
     assert kept == {path.name for path in script.parent.iterdir()}
     assert {"manifest.json", "contract.json", "requirements.txt", "versions.json", "results.json"} <= kept
+
+
+TEXTS = [["text_nums", "unique_texts"], ["0", "a red boat"], ["1", "a dog, asleep"], ["2", "Two dogs"]]
+IMAGES = [["image_names", "text_nums"], ["1.jpg", "0"], ["2.jpg", "1;2;"], ["café.JPG", "2"]]
+ODD = {
+    "as the rules have it": (TEXTS, IMAGES),
+    "no header": (TEXTS[1:], IMAGES[1:]),
+    "columns elsewhere": ([["", *row] for row in TEXTS], [row[::-1] for row in IMAGES]),
+    "ids that are no numbers": (
+        [["id", "text"], ["a", "a boat"], ["b", "a dog"]], [["image", "text_ids"], ["1.jpg", "a;b"]],
+    ),
+    "a text in capitals": ([*TEXTS, ["3", "A  RED Boat"]], [*IMAGES, ["3.jpg", "3"]]),
+    "spaces": [[[f" {cell} " for cell in row] for row in rows] for rows in (TEXTS, IMAGES)],
+    "zeros": ([*TEXTS, ["007", "a cat"]], [*IMAGES, ["3.jpg", "7;02"]]),
+    "paths": (TEXTS, [*IMAGES, ["val/4.jpg", "0"], ["./VAL/5.jpg", "1"]]),
+    "names in other cases and forms": (TEXTS, [["1.JPG", "0"], ["cafe\N{COMBINING ACUTE ACCENT}.jpg", "1"]]),
+    "an image twice": (TEXTS, [*IMAGES, ["1.jpg", "2"]]),
+    "images that are not there": (TEXTS, [*IMAGES, ["9.jpg", "0"], ["../1.jpg", "1"]]),
+    "unknown ids": (TEXTS, [*IMAGES, ["3.jpg", "8"], ["val/4.jpg", "8;1"]]),
+    "an id twice": ([*TEXTS, ["0", "a plane"], ["0", "A red boat"]], IMAGES),
+    "cut short": ([*TEXTS, ["3"], ["4", " "], []], [*IMAGES, ["3.jpg"], []]),
+}  # fmt: skip
+
+
+def listed(folder: Path, texts: list[list[str]], images: list[list[str]]) -> Path:
+    """Six images and the two lists of them, with these rows."""
+    (folder / "images" / "val").mkdir(parents=True)
+    for name in ("1.jpg", "2.jpg", "café.JPG", "3.jpg", "val/4.jpg", "val/5.JPG"):
+        (folder / "images" / name).touch()
+    for name, rows in (("txt_list.csv", texts), ("img_list.csv", images)):
+        with (folder / name).open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            csv.writer(file).writerows(rows)
+    return folder
+
+
+@pytest.mark.parametrize(("texts", "images"), ODD.values(), ids=ODD)
+def test_the_bundles_own_script_reads_what_we_read(
+    tmp_path: Path, capsys: Any, texts: list[list[str]], images: list[list[str]]
+) -> None:
+    folder = listed(tmp_path, texts, images)
+    expected = load_dataset(folder)
+    found = bundled_evaluate.read_data(folder, None)
+    assert found == (
+        list(expected.images), list(expected.texts), [list(positives) for positives in expected.positives]
+    )  # fmt: skip
+    warned = any(problem.level == "warning" for problem in expected.problems)
+    assert ("left out" in capsys.readouterr().err) == warned
+
+
+@pytest.mark.parametrize(
+    ("texts", "images", "says"),
+    [
+        (TEXTS, [["9.jpg", "0"]], "expected images of img_list.csv in .*images and .*; found none"),
+        ([], IMAGES, "found none that has both"),
+        (TEXTS, [["1.jpg", "\udcff"]], "img_list.csv can't be read: .*utf-8"),
+    ],
+)
+def test_the_bundles_own_script_says_why_there_is_nothing_to_score(
+    tmp_path: Path, texts: list[list[str]], images: list[list[str]], says: str
+) -> None:
+    with pytest.raises(SystemExit, match=says):
+        bundled_evaluate.read_data(listed(tmp_path, texts, images), None)
 
 
 def test_a_bundle_is_whole_or_the_earlier_one_stays(

@@ -3,7 +3,8 @@
     python evaluate.py FOLDER [--images FOLDER] [--limit N]
 
 FOLDER holds txt_list.csv (text id, text) and img_list.csv (file name, id;id;id), and the images or images/.
-Prints one JSON object. Images are matched by file name, whatever its case.
+Prints one JSON object; what of the data could not be used is counted on stderr. Images are matched by file
+name, whatever its case. Texts that differ in case, spaces or Unicode form alone are one text.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from pathlib import Path
+import sys
+import unicodedata
+from collections import Counter
+from functools import cache
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,6 +25,11 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 HERE = Path(__file__).resolve().parent
+TEXT_IDS = ("text_nums", "text_num", "text_ids", "text_id")
+COLUMNS = {  # names that a header may give the two columns, wherever they stand
+    "txt_list.csv": ((*TEXT_IDS, "id"), ("unique_texts", "unique_text", "texts", "text", "caption")),
+    "img_list.csv": (("image_names", "image_name", "images", "image", "file_name", "filename"), TEXT_IDS),
+}
 
 
 def prepare_image(path: Path, spec: dict[str, Any]) -> Any:
@@ -50,27 +60,93 @@ def prepare_text(text: str, tokenizer: Tokenizer, spec: dict[str, Any]) -> Any:
 
 def read_data(folder: Path, images: Path | None) -> tuple[list[Path], list[str], list[list[int]]]:
     """Image files, different texts, and for every image the places of its texts."""
-    places: dict[str, int] = {}
-    texts: list[str] = []
-    for identity, text in rows(folder / "txt_list.csv"):
-        if text not in texts:
-            texts.append(text)
-        places[identity.strip()] = texts.index(text)
+    unused: Counter[str] = Counter()
+    texts: dict[str, str] = {}  # the first spelling, by its key
+    keys: dict[str, str] = {}  # by text id
+    for shown, text in rows(folder / "txt_list.csv", numbers_in=0):
+        key = text_key(text)
+        if not key or keys.setdefault(text_id(shown), key) != key:
+            unused["rows of txt_list.csv have no text, or the id of another text"] += 1
+        else:
+            texts.setdefault(key, text)
+    places = {key: place for place, key in enumerate(texts)}
     around = [images] if images else [folder / "images", folder]
-    files = {path.name.lower(): path for where in around[::-1] if where.is_dir() for path in where.iterdir()}
-    names, owned = [], []
-    for name, identities in rows(folder / "img_list.csv"):
-        mine = {places[part.strip()] for part in identities.split(";") if part.strip() in places}
-        if mine and name.lower() in files:
-            names.append(files[name.lower()])
-            owned.append(sorted(mine))
-    return names, texts, owned
+    owned: dict[Path, set[int]] = {}
+    for name, identities in rows(folder / "img_list.csv", numbers_in=1):
+        given = [text_id(part.strip()) for part in identities.split(";") if part.strip()]
+        unused["text ids of img_list.csv are not in txt_list.csv"] += sum(one not in keys for one in given)
+        mine = {places[keys[one]] for one in given if one in keys}
+        image = find(name, around)
+        if image and mine:
+            owned.setdefault(image, set()).update(mine)
+        else:
+            unused["rows of img_list.csv have no image that is there, or no known text"] += 1
+    for what, count in (+unused).items():
+        print(f"warning: {count} {what}; left out", file=sys.stderr)
+    if not owned:
+        looked = " and ".join(map(str, around))
+        sys.exit(f"Error: expected images of img_list.csv in {looked}, with texts; found none that has both.")
+    return list(owned), list(texts.values()), [sorted(mine) for mine in owned.values()]
 
 
-def rows(path: Path) -> list[list[str]]:
-    """The first two columns below the header."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return [row[:2] for row in list(csv.reader(file))[1:] if len(row) >= 2]
+def rows(path: Path, numbers_in: int) -> list[list[str]]:
+    """Both columns below the header: a row with a name of theirs, or no number where all others have one.
+
+    Columns without such a name are the first and the second.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            stripped = [[cell.strip() for cell in row] for row in csv.reader(file, strict=True)]
+    except (OSError, ValueError, csv.Error) as error:
+        sys.exit(f"Error: {path} can't be read: {error}")
+    table = [row for row in stripped if any(row)]
+    names = [cell.lower().replace(" ", "_") for cell in table[0]] if table else []
+    named = [[place for place, name in enumerate(names) if name in column] for column in COLUMNS[path.name]]
+    chosen = [(*places, column)[0] for column, places in enumerate(named)]
+    table = [[row[place] if place < len(row) else "" for place in chosen] for row in table]
+    parts = [filter(None, map(str.strip, row[numbers_in].split(";"))) for row in table]
+    numeric = [all(part.isdecimal() for part in row) for row in parts]
+    unnamed = numeric[1:] and all(numeric[1:]) and not numeric[0]
+    return table[1:] if any(named) or unnamed else table
+
+
+def text_key(text: str) -> str:
+    """Equal for texts that differ only in what CLIP's tokenizer drops: case, runs of spaces, Unicode form."""
+    return " ".join(unicodedata.normalize("NFC", text).split()).lower()
+
+
+def text_id(shown: str) -> str:
+    """Text ids that are numbers are compared as numbers: 007 is 7."""
+    return shown.lstrip("0") or "0" if shown.isdecimal() else shown
+
+
+def find(name: str, folders: list[Path]) -> Path | None:
+    """The file of that name or path in a folder; case and Unicode form don't count where none is exact."""
+    parts = PurePosixPath(name).parts
+    if ".." in parts or PurePosixPath(name).is_absolute():
+        return None
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    for path in folders:
+        for part in parts:
+            alike = listing(path).get(file_key(part), [])
+            path = alike[0] if len(alike) == 1 else path / part
+        if path.is_file():
+            return path
+    return None
+
+
+@cache
+def listing(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        found.setdefault(file_key(path.name), []).append(path)
+    return found
+
+
+def file_key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def embed(session: onnxruntime.InferenceSession, inputs: list[Any]) -> Any:
