@@ -64,7 +64,7 @@ _ADVICE = {
     "unable to open": "The folder or file can't be opened for writing. Choose another output folder, or "
     "read a copy of it.",
     "locked": f"Another process has kept it locked for over {BUSY_TIMEOUT_S:.0f} s. See what has it open.",
-    "disk I/O": "The disk failed. Check it; all rows so far are kept if the file can be read.",
+    "disk I/O": "The disk is full or has failed. Check it; all rows so far are kept if the file can be read.",
 }
 
 
