@@ -15,10 +15,9 @@ from timm.models.efficientvit_msra import LocalWindowAttention
 from timm.utils.model import reparameterize_model
 from torch import nn
 
-from lpcvc_zoo.exporting.attention import split_attention
+from lpcvc_zoo.exporting.cascaded import windows_4d
 from lpcvc_zoo.exporting.engines import OnnxRuntime, Prepared
 from lpcvc_zoo.exporting.lint import lint
-from lpcvc_zoo.exporting.modules import windows_4d
 from lpcvc_zoo.exporting.onnx import export_module
 from lpcvc_zoo.files import CACHE_VARIABLE
 from lpcvc_zoo.targets.qnn.target import QnnTarget
@@ -53,39 +52,44 @@ def test_a_hard_swish_of_two_nodes_is_taken_for_another_function(device: str, tm
     )
 
 
+# The first attention of M0 at 160 pixels, and of M5 at 224: channels, heads, their values over 16, pixels
+FIRST = {"M0": (64, 4, 1, 10), "M5": (192, 3, 4, 14)}
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("size", FIRST)
 @pytest.mark.parametrize(
-    ("device", "split", "right"),
+    ("device", "rewritten", "right"),
     [(DEVICES[0], False, False), (DEVICES[0], True, True), (DEVICES[1], False, True)],
 )
-def test_split_windows_are_wrong_on_one_chip_and_the_rewrite_cures_them(
-    device: str, split: bool, right: bool, tmp_path: Path
+def test_attention_in_windows_is_wrong_on_one_chip_and_the_rewrite_cures_it(
+    device: str, rewritten: bool, right: bool, size: str, tmp_path: Path
 ) -> None:
-    path, x = quantised_attention(split, tmp_path)
+    path, x = quantised_attention(size, rewritten, tmp_path)
     (expected,) = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})
     assert QnnTarget(device).check(path).words == ()
     got = emulated(device, path, "x", x)
     off = np.sqrt(np.square(got - expected).mean() / np.square(expected).mean())
     assert off < 0.1 if right else off > 0.5
     rules = {finding.rule for finding in lint(path).findings}
-    assert ("split-windows" in rules) != split
+    assert ("split-windows" in rules) != rewritten
 
 
-def quantised_attention(split: bool, folder: Path) -> tuple[Path, np.ndarray]:
-    """EfficientViT-M0's first attention, in four windows and 16 bits, with random weights."""
+def quantised_attention(size: str, rewritten: bool, folder: Path) -> tuple[Path, np.ndarray]:
+    """In four windows and 16 bits, with random weights."""
     torch.manual_seed(2)
-    attention = LocalWindowAttention(64, 16, 4, attn_ratio=1, resolution=10, window_resolution=7)
-    module = nn.Sequential(nn.Conv2d(64, 64, 1), attention)
+    channels, heads, ratio, side = FIRST[size]
+    attention = LocalWindowAttention(channels, 16, heads, attn_ratio=ratio, resolution=side)
+    module = nn.Sequential(nn.Conv2d(channels, channels, 1), attention)
     for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.2)
+        nn.init.normal_(parameter, std=1.6 / channels**0.5)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             nn.init.ones_(part.weight)
     module = reparameterize_model(module.eval())
-    if split:
-        assert split_attention(module) == 1
-    assert windows_4d(module) == 1
-    x = np.random.default_rng(3).normal(size=(1, 64, 10, 10)).astype(np.float32)
+    if rewritten:
+        assert windows_4d(module) == 1
+    x = np.random.default_rng(3).normal(size=(1, channels, side, side)).astype(np.float32)
     export_module(module, x, "x", "y", folder / "float.onnx")
     out = folder / "quantised.onnx"
     engine = OnnxRuntime(Prepared(folder / "float.onnx", "x", [x], 16, set(), folder))

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from lpcvc_zoo.backbones._pruned import PrunedAttention
-from lpcvc_zoo.exporting.cascaded import CascadedAttention
 
 
 class SplitAttention(nn.Module):
@@ -103,13 +102,10 @@ def split_attention(encoder: nn.Module) -> int:
 def _split(part: nn.Module) -> nn.Module | None:
     from open_clip.modified_resnet import AttentionPool2d
     from timm.layers.attention import Attention
-    from timm.models.efficientvit_msra import CascadedGroupAttention
     from timm.models.fastvit import Attention as FastAttention
 
     if isinstance(part, AttentionPool2d):
         return PoolAttention(part)
-    if isinstance(part, CascadedGroupAttention):
-        return CascadedAttention(part)
     if isinstance(part, nn.MultiheadAttention):
         plain = part.batch_first and part.in_proj_weight is not None and part.bias_k is None
         if not plain or part.add_zero_attn:

@@ -1,4 +1,4 @@
-"""Other rewrites of a tower's modules: attention in windows, linear attention, and pooling."""
+"""Other rewrites of a tower's modules: linear attention, and pooling."""
 
 from __future__ import annotations
 
@@ -6,46 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lpcvc_zoo.exporting.attention import replace
 
 LEAST = 1e-4  # to divide by: fp16 has its inverse
-
-
-class Windows(nn.Module):
-    """MSRA-EfficientViT's attention in windows, cut out and put back without any tensor of six axes.
-
-    A row of windows, its lines, and (window, pixel, channel) as one axis: swapping the middle two of
-    ``[N * rows, size, columns, size * C]`` cuts windows out, and swapping them again puts these back.
-    """
-
-    def __init__(self, windowed: Any) -> None:
-        super().__init__()
-        self.attn, self.size = windowed.attn, windowed.attn.resolution
-
-    def forward(self, x: Tensor) -> Tensor:
-        size = self.size
-        batch, channels, height, width = x.shape
-        if height == width == size:
-            whole: Tensor = self.attn(x)
-            return whole
-        down, right = -height % size, -width % size
-        rows, columns = (height + down) // size, (width + right) // size
-        pixels = F.pad(x, (0, right, 0, down)).permute(0, 2, 3, 1)
-        lines = pixels.reshape(batch * rows, size, columns, size * channels).transpose(1, 2)
-        windows = lines.reshape(-1, size, size, channels).permute(0, 3, 1, 2)
-        mixed = self.attn(windows).permute(0, 2, 3, 1)
-        lines = mixed.reshape(batch * rows, columns, size, size * channels).transpose(1, 2)
-        pixels = lines.reshape(batch, rows * size, columns * size, channels)
-        cut: Tensor = pixels[:, :height, :width].permute(0, 3, 1, 2)
-        return cut
-
-
-def windows_4d(encoder: nn.Module) -> int:
-    from timm.models.efficientvit_msra import LocalWindowAttention
-
-    return replace(encoder, lambda part: Windows(part) if isinstance(part, LocalWindowAttention) else None)
 
 
 class LinearAttention(nn.Module):

@@ -58,9 +58,9 @@ _ALL = (
     ),
     Rewrite(
         "windows_4d",
-        "attention in windows without tensors of six axes",
+        "attention in windows, cut out in four axes and for the attention alone",
         EXACT,
-        module=_late("modules", "windows_4d"),
+        module=_late("cascaded", "windows_4d"),
     ),
     Rewrite(
         "linear_attention",
