@@ -159,6 +159,34 @@ def quantised_padding(value: float, high: float, mode: str = "constant") -> onnx
     return proto
 
 
+def quantised_transpose(low: float) -> onnx.ModelProto:
+    """x as 16 bits from -1 to 1, transposed, from ``low`` to 1, and convolved, each channel with a scale."""
+    levels = np.random.default_rng(0).integers(0, 256, (8, 8, 1, 1), np.uint8)
+    step = (1 - low) / 65535
+    return model(
+        ("x", FLOAT, [1, 8, 8, 8]),
+        ("y", FLOAT, [1, 8, 8, 8]),
+        [
+            node("QuantizeLinear", "x wide middle", "q", "quantise"),
+            node("DequantizeLinear", "q wide middle", "d", "dequantise"),
+            node("Transpose", "d", "t", "turn", perm=[0, 3, 1, 2]),
+            node("QuantizeLinear", "t step zero", "r", "quantise_again"),
+            node("DequantizeLinear", "r step zero", "s", "dequantise_again"),
+            node("DequantizeLinear", "levels each half", "w", "weigh", axis=0),
+            node("Conv", "s w", "c", "convolve"),
+            node("QuantizeLinear", "c far middle", "o", "quantise_last"),
+            node("DequantizeLinear", "o far middle", "y", "dequantise_last"),
+        ],
+        constants(
+            levels=levels, each=np.linspace(0.5, 1, 8, dtype=np.float32) / 127,
+            half=np.full(8, 128, np.uint8),
+            wide=2 / 65535, middle=np.array(32768, np.uint16),
+            step=step, zero=np.array(round(-low / step), np.uint16), far=16 / 65535,
+        ),
+        opset=21,
+    )  # fmt: skip
+
+
 def quantised_product(
     rows: int, columns: int = 64, heads: int = 2, kind: type = np.uint16
 ) -> onnx.ModelProto:
@@ -586,6 +614,9 @@ CORPUS: dict[str, Planted] = {
     "gelu with another half": Planted("erf", "error", ("gelu_erf",), lambda: gelu(GELUS[2], half=0.4)),
     "padding beyond its range": Planted(
         "clipped-padding", "error", ("pad_it",), lambda: quantised_padding(1.0, high=0.5)
+    ),
+    "a relu lost in a transpose": Planted(
+        "clipped-transpose", "error", ("turn",), lambda: quantised_transpose(0.0)
     ),
     "a product of one row": Planted(
         "narrow-product", "error", ("product",), lambda: quantised_product(1)

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from bad_models import hard_swish
+from bad_models import hard_swish, quantised_transpose
 from qnn_compiler import needs_compiler
 from timm.models.efficientvit_msra import LocalWindowAttention
 from timm.utils.model import reparameterize_model
@@ -50,6 +50,21 @@ def test_a_hard_swish_of_two_nodes_is_taken_for_another_function(device: str, tm
     np.testing.assert_allclose(
         emulated(device, tmp_path / "tower.onnx", "given", x), x * np.clip(x / 6 + 0.5, 0, 1), atol=0.02
     )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("low", "right"), [(0.0, False), (-1.0, True)])
+def test_a_transpose_that_clips_is_taken_for_one_that_does_not(
+    device: str, low: float, right: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "tower.onnx"
+    onnx.save(quantised_transpose(low), path)
+    x = np.random.default_rng(1).uniform(-1, 1, (1, 8, 8, 8)).astype(np.float32)
+    (expected,) = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})
+    assert QnnTarget(device).check(path).words == ()
+    off = np.abs(emulated(device, path, "x", x) - expected).max()
+    assert off < 0.02 if right else off > 0.5
+    assert ("clipped-transpose" in {finding.rule for finding in lint(path).findings}) != right
 
 
 # The first attention of M0 at 160 pixels, and of M5 at 224: channels, heads, their values over 16, pixels

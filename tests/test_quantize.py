@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from bad_models import floats, node
+from bad_models import FLOAT, floats, model, node
 from strangers import Outlier, image_tower, strangers_model
 from timm.models.efficientvit_mit import LiteMLA
 from torch import nn
@@ -40,6 +40,7 @@ from lpcvc_zoo.exporting.calibrate import (
     held_out_inputs,
     layers_of,
     own_numbers,
+    relus_first,
     softmaxes_with_logits,
 )
 from lpcvc_zoo.exporting.lint import lint_tower
@@ -395,6 +396,29 @@ def test_numbers_that_must_stay_constants_are_shared_with_nobody() -> None:
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor).tolist() for tensor in proto.graph.initializer}
     assert [stored[name] for name in numbers] == [1.0, 2.0, 2.0, 1.0]
     assert own_numbers(proto) == 0
+
+
+def test_a_relu_behind_a_transpose_of_its_own_goes_before_it() -> None:
+    proto = model(
+        ("x", FLOAT, [1, 2, 3]),
+        ("y", FLOAT, [1, 3, 2]),
+        [
+            node("Transpose", "x", "t", "turn", perm=[0, 2, 1]),
+            node("Relu", "t", "r", "clip"),
+            node("Transpose", "r", "u", "turn_back", perm=[0, 2, 1]),
+            node("Transpose", "u", "v", "turn_again", perm=[0, 2, 1]),
+            node("Relu", "v", "w", "clip_again"),
+            node("Add", "v w", "y", "add"),
+        ],
+    )
+    x = np.random.default_rng(0).normal(size=(1, 2, 3)).astype(np.float32)
+    before = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": x})
+    assert relus_first(proto) == 1
+    assert [each.name for each in proto.graph.node][:2] == ["clip", "turn"]
+    onnx.checker.check_model(proto, full_check=True)
+    after = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_array_equal(after[0], before[0])
+    assert relus_first(proto) == 0
 
 
 def test_what_linear_attention_divides_stays_in_float(tmp_path) -> None:

@@ -77,7 +77,7 @@ class Quantizable:
         if not qnn_preprocess_model(str(path), str(prepared)):
             prepared = path
         model = onnx.load(prepared)
-        if own_numbers(model) + gates_first(model):
+        if own_numbers(model) + gates_first(model) + relus_first(model):
             prepared = folder / "prepared.onnx"
             onnx.save(model, prepared)
         graph = model.graph
@@ -182,6 +182,32 @@ def gates_first(model: onnx.ModelProto) -> int:
     places = 0
     for node in swish_pairs(Graph(model)):
         node.input[0], node.input[1] = node.input[1], node.input[0]
+        places += 1
+    return places
+
+
+def relus_first(model: onnx.ModelProto) -> int:
+    """Put each ReLU before the transpose whose result it alone takes; says how many were behind one.
+
+    Quantising makes a ReLU part of the range of what it takes, and the compiler does not clip what a
+    transpose gives (lint's rule clipped-transpose).
+    """
+    graph, places = Graph(model), 0
+    for second in list(graph.nodes("Relu")):
+        first = graph.producer.get(second.input[0])
+        if first is None or first.op_type != "Transpose" or len(graph.takers(second.input[0])) > 1:
+            continue
+        between = second.input[0]
+        transpose, relu = onnx.NodeProto(), onnx.NodeProto()
+        transpose.CopyFrom(first)
+        relu.CopyFrom(second)
+        relu.input[0], relu.output[0] = first.input[0], between
+        transpose.input[0], transpose.output[0] = between, second.output[0]
+        first.CopyFrom(relu)
+        second.CopyFrom(transpose)
+        known = [value for value in model.graph.value_info if value.name != between]
+        del model.graph.value_info[:]
+        model.graph.value_info.extend(known)
         places += 1
     return places
 

@@ -18,6 +18,7 @@ LAST_WRONG = 69  # the HTP after which 16-bit products and convolutions were see
 MANY_ROWS, FEWEST_ROWS, ROW_STEP, MOST_COLUMNS = 32, 8, 4, 32
 PARTS = 3  # queries, keys and values
 SIXTH, NEAR = 1 / 6, 1e-5
+Range = tuple[float, float, float]  # the least and the greatest value, and the step
 _LAYOUT = {"DequantizeLinear", "Identity", "QuantizeLinear", "Reshape"}
 
 
@@ -31,14 +32,35 @@ def clipped_padding(subject: Subject) -> Iterator[Hit]:
         known = _range(graph, node.input[0])
         if number is None or known is None:
             continue
-        value, (low, high, step) = float(number.item()), known
-        if not low - step <= value <= high + step:
+        value, (low, high, _) = float(number.item()), known
+        if _is_narrower(known, (value, value, 0)):
             message = f"quantised to {low:.3g} .. {high:.3g}, and padded with {value:.3g}"
             yield Hit(message, (label(node),))
 
 
-def _range(graph: Graph, name: str) -> tuple[float, float, float] | None:
-    """Least and greatest value, and the step, of what was quantised as a whole; None for anything else."""
+def clipped_transpose(subject: Subject) -> Iterator[Hit]:
+    graph = subject.graph
+    nodes = [
+        label(node)
+        for node in graph.nodes("Transpose")
+        for quantised in graph.takers(node.output[0])
+        for made in graph.takers(quantised.output[0])
+        if any(taker.op_type == "Conv" for taker in graph.takers(made.output[0]))
+        and _is_narrower(_range(graph, made.output[0]), _range(graph, node.input[0]))
+    ]
+    if nodes:
+        yield Hit("transposed, quantised to a narrower range and convolved", tuple(nodes))
+
+
+def _is_narrower(known: Range | None, before: Range | None) -> bool:
+    if known is None or before is None:
+        return False
+    low, high, step = known
+    return before[0] < low - step or before[1] > high + step
+
+
+def _range(graph: Graph, name: str) -> Range | None:
+    """Of what was quantised as a whole; None for anything else."""
     made = graph.producer.get(name)
     if made is None or made.op_type != "DequantizeLinear" or len(made.input) < 3:
         return None
@@ -132,6 +154,14 @@ def swish_pairs(graph: Graph) -> Iterator[onnx.NodeProto]:
 
 
 RULES = (
+    Rule(
+        "clipped-transpose", "error",
+        "What a Transpose gives is not clipped on the NPU where its range is narrower than that of what it "
+        "takes, if a convolution with a scale for each channel takes it: for every NPU tried, without a "
+        "word. A ReLU that quantising made part of that range is lost.",
+        "Put the ReLU before the Transpose, as quantize does.",
+        clipped_transpose,
+    ),
     Rule(
         "clipped-padding", "error",
         "What is padded and the padding share one range on the NPU, that of what is padded: a value beyond "
