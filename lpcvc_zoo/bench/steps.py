@@ -237,7 +237,7 @@ class CellWork:
         # The entry's costs are of an image of its own size, and of all a text's tokens through all layers.
         if facts["image_size"] == entry.image_size:
             facts["image_gmacs"] = entry.image_gmacs
-        if facts["text_depth"] in (None, entry.text_layers):
+        if cell.cut.text_depth in (None, entry.text_layers):
             facts["text_params"] = entry.text_params
             if facts["text_length"] in (None, entry.text.context_length):
                 facts["text_gmacs"] = entry.text_gmacs
