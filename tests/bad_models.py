@@ -159,6 +159,32 @@ def quantised_padding(value: float, high: float, mode: str = "constant") -> onnx
     return proto
 
 
+def quantised_convolution() -> onnx.ModelProto:
+    """x [1, 16, 8, 8] of -1 to 1 to y of -4 to 4, in 16 bits; weights in 8, with a scale for each channel."""
+    random = np.random.default_rng(0)
+    each = random.uniform(0.5, 1, 16).astype(np.float32) * 0.5 / 127
+    return model(
+        ("x", FLOAT, [1, 16, 8, 8]),
+        ("y", FLOAT, [1, 16, 8, 8]),
+        [
+            node("QuantizeLinear", "x near middle", "q", "quantise"),
+            node("DequantizeLinear", "q near middle", "d", "dequantise"),
+            node("DequantizeLinear", "levels each half", "w", "weigh", axis=0),
+            node("DequantizeLinear", "shifts steps none", "b", "shift", axis=0),
+            node("Conv", "d w b", "c", "convolve"),
+            node("QuantizeLinear", "c far middle", "o", "quantise_last"),
+            node("DequantizeLinear", "o far middle", "y", "dequantise_last"),
+        ],
+        constants(
+            levels=random.integers(0, 256, (16, 16, 1, 1), np.uint8), each=each,
+            half=np.full(16, 128, np.uint8), near=2 / 65535, far=8 / 65535, middle=np.array(32768, np.uint16),
+            shifts=random.integers(-9999, 9999, 16).astype(np.int32), steps=each * np.float32(2 / 65535),
+            none=np.zeros(16, np.int32),
+        ),
+        opset=21,
+    )  # fmt: skip
+
+
 def quantised_transpose(low: float) -> onnx.ModelProto:
     """x as 16 bits from -1 to 1, transposed, from ``low`` to 1, and convolved, each channel with a scale."""
     levels = np.random.default_rng(0).integers(0, 256, (8, 8, 1, 1), np.uint8)

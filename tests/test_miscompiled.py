@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from bad_models import hard_swish, quantised_transpose
+from bad_models import hard_swish, quantised_convolution, quantised_transpose
 from qnn_compiler import needs_compiler
 from timm.models.efficientvit_msra import LocalWindowAttention
 from timm.utils.model import reparameterize_model
@@ -18,6 +18,7 @@ from torch import nn
 from lpcvc_zoo.exporting.cascaded import windows_4d
 from lpcvc_zoo.exporting.engines import OnnxRuntime, Prepared
 from lpcvc_zoo.exporting.lint import lint
+from lpcvc_zoo.exporting.multipliers import fit_multipliers
 from lpcvc_zoo.exporting.onnx import export_module
 from lpcvc_zoo.files import CACHE_VARIABLE
 from lpcvc_zoo.targets.qnn.target import QnnTarget
@@ -65,6 +66,28 @@ def test_a_transpose_that_clips_is_taken_for_one_that_does_not(
     off = np.abs(emulated(device, path, "x", x) - expected).max()
     assert off < 0.02 if right else off > 0.5
     assert ("clipped-transpose" in {finding.rule for finding in lint(path).findings}) != right
+
+
+@pytest.mark.parametrize(("device", "least", "most"), [(DEVICES[0], 5, 20), (DEVICES[1], 0, 1)])
+def test_one_chip_shifts_channels_unless_scales_suit_its_multipliers(
+    device: str, least: float, most: float, tmp_path: Path
+) -> None:
+    """In steps of the result, of which there are 65535: the mean over pixels, of the worst channel."""
+    path = tmp_path / "tower.onnx"
+    onnx.save(quantised_convolution(), path)
+    x = np.random.default_rng(1).uniform(-1, 1, (1, 16, 8, 8)).astype(np.float32)
+
+    def shift() -> float:
+        (expected,) = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})
+        off = emulated(device, path, "x", x) - expected
+        return float(np.abs(off.mean(axis=(0, 2, 3))).max() / (8 / 65535))
+
+    assert least < shift() < most
+    (before,) = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})
+    assert fit_multipliers(path) == 1
+    (after,) = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})
+    np.testing.assert_allclose(after, before, atol=4 / 4096 + 8 / 65535)
+    assert shift() < 1
 
 
 # The first attention of M0 at 160 pixels, and of M5 at 224: channels, heads, their values over 16, pixels

@@ -20,6 +20,7 @@ from lpcvc_zoo.exporting.artifact import Calibration, Parity
 from lpcvc_zoo.exporting.engines import Engine, Prepared
 from lpcvc_zoo.exporting.lint.graph import Graph
 from lpcvc_zoo.exporting.lint.miscompiled import swish_pairs
+from lpcvc_zoo.exporting.multipliers import fit_multipliers
 from lpcvc_zoo.exporting.parity import agreement, run_onnx
 
 CHECKED: dict[Tower, int] = {"image": 12, "text": 24}  # how many embeddings are compared
@@ -105,6 +106,7 @@ class Quantizable:
         chosen = set(kept)
         if chosen != self._kept:
             self.engine.write(chosen, out)
+            fit_multipliers(out)
             self._kept = chosen
         return out
 
