@@ -163,6 +163,8 @@ def quantised_convolution() -> onnx.ModelProto:
     """x [1, 16, 8, 8] of -1 to 1 to y of -4 to 4, in 16 bits; weights in 8, with a scale for each channel."""
     random = np.random.default_rng(0)
     each = random.uniform(0.5, 1, 16).astype(np.float32) * 0.5 / 127
+    shifts = random.integers(-9999, 9999, 16).astype(np.int32)
+    shifts[:4] = np.iinfo(np.int32).max
     return model(
         ("x", FLOAT, [1, 16, 8, 8]),
         ("y", FLOAT, [1, 16, 8, 8]),
@@ -178,7 +180,7 @@ def quantised_convolution() -> onnx.ModelProto:
         constants(
             levels=random.integers(0, 256, (16, 16, 1, 1), np.uint8), each=each,
             half=np.full(16, 128, np.uint8), near=2 / 65535, far=8 / 65535, middle=np.array(32768, np.uint16),
-            shifts=random.integers(-9999, 9999, 16).astype(np.int32), steps=each * np.float32(2 / 65535),
+            shifts=shifts, steps=each * np.float32(2 / 65535),
             none=np.zeros(16, np.int32),
         ),
         opset=21,

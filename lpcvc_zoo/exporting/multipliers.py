@@ -46,8 +46,9 @@ def fit_multipliers(path: Path) -> int:
             assert node is not None
             stored = graph.constant(node.input[0])
             assert stored is not None
-            steps: NDArray[np.float64] = np.round(np.asarray(stored, np.float64) * (old / new))
-            _store(graph, node.input[0], steps.astype(np.int32))
+            steps = np.round(np.asarray(stored, np.float64) * (old / new))
+            limits = np.iinfo(np.int32)  # where a channel has next to no weights, its bias reaches them
+            _store(graph, node.input[0], steps.clip(limits.min, limits.max).astype(np.int32))
             _store(graph, node.input[1], (before * new).astype(np.float32))
         places += 1
     if places:
