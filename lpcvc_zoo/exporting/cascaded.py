@@ -50,7 +50,7 @@ class CascadedAttention(nn.Module):
         for head, own in enumerate(x.chunk(len(self.local), dim=1)):
             seen = own + mixed[-1] if mixed else own
             query, key, value = (
-                windows(made[head](seen), self.size) for made in (self.query, self.key, self.value)
+                windows(convolve[head](seen), self.size) for convolve in (self.query, self.key, self.value)
             )
             query = self.local[head](query.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             logits = query.flatten(1, 2) @ key.flatten(1, 2).mT + self.biases[head]

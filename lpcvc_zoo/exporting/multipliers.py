@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from lpcvc_zoo.exporting.lint.graph import Graph
+from lpcvc_zoo.exporting.lint.graph import Graph, is_wide
 
 BITS = 11  # with 12 the error was seen to be there again
 
@@ -24,7 +24,7 @@ BITS = 11  # with 12 the error was seen to be there again
 def fit_multipliers(path: Path) -> int:
     """Give each quantised convolution of a QDQ file weight scales that fit; says how many were given some.
 
-    The integers stay: a weight changes by 1/4096 at most, less than it is off by rounding to 8 bits.
+    The integers stay: a weight changes by 1/2048 at most, less than it is off by rounding to 8 bits.
     """
     model = onnx.load(path)
     graph, places = Graph(model), 0
@@ -34,7 +34,7 @@ def fit_multipliers(path: Path) -> int:
         if given is None or weight is None or [taker.op_type for taker in takers] != ["QuantizeLinear"]:
             continue
         own = [weight, *bias]
-        if any(node is None or not _is_stored(graph, node) for node in own) or not _is_wide(graph, takers[0]):
+        if any(node is None or not _is_stored(graph, node) for node in own) or not is_wide(graph, takers[0]):
             continue
         scales = [graph.constant(node.input[1]) for node in (given, weight, takers[0])]
         if given.op_type != "DequantizeLinear" or any(scale is None for scale in scales):
@@ -63,11 +63,6 @@ def _is_stored(graph: Graph, node: onnx.NodeProto) -> bool:
         and len(graph.takers(node.output[0])) == 1
         and all(name in graph.initializers and len(graph.consumers[name]) == 1 for name in node.input[:2])
     )
-
-
-def _is_wide(graph: Graph, quantise: onnx.NodeProto) -> bool:
-    zero = graph.constant(quantise.input[2]) if len(quantise.input) > 2 else None
-    return zero is not None and zero.dtype.itemsize == 2
 
 
 def _fitted(factors: NDArray[np.float64]) -> NDArray[np.float64]:

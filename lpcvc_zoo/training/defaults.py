@@ -10,7 +10,7 @@ from lpcvc_zoo.registry import get_entry
 from lpcvc_zoo.retrieval import coco
 from lpcvc_zoo.retrieval.files import read_json
 from lpcvc_zoo.training.progress import Say
-from lpcvc_zoo.training.reading import FEWEST
+from lpcvc_zoo.training.reading import FEWEST, held_out_of
 from lpcvc_zoo.training.recipe import Data, Recipe, checked
 from lpcvc_zoo.training.sources import read_training
 
@@ -42,7 +42,7 @@ def recipe_for(
         sources["hold_out"] = 0
     elif held_out is None:
         sources["hold_out"] = min(MOST_HELD_OUT, VALIDATED / count)
-        count -= max(FEWEST, round(count * sources["hold_out"]))
+        count -= held_out_of(count, sources["hold_out"])
     batch = BATCH
     while batch > 2 and batch * FEWEST_STEPS > count:
         batch //= 2

@@ -101,7 +101,7 @@ def _held_out(data: TrainingData, share: float, digests: Digests) -> tuple[Train
         return hashlib.sha256(f"{name}|{size_of(data.images[places[0]])}".encode()).digest()
 
     total, held = len(data.images), set[int]()
-    count = max(FEWEST, round(share * total))
+    count = held_out_of(total, share)
     for places in sorted(copies.values(), key=rank):
         if len(held) + len(places) <= count:
             held |= {*places}
@@ -113,6 +113,11 @@ def _held_out(data: TrainingData, share: float, digests: Digests) -> tuple[Train
             "0 to go without."
         )
     return data.part(place for place in range(total) if place not in held), validation
+
+
+def held_out_of(total: int, share: float) -> int:
+    """How many of all images are held out: at least so many that there is something to tell apart."""
+    return max(FEWEST, round(share * total))
 
 
 def _apart(held_out: TrainingData, data: TrainingData, digests: Digests, say: Say) -> TrainingData:

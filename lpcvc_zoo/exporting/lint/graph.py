@@ -210,6 +210,12 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     return default
 
 
+def is_wide(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a QuantizeLinear or DequantizeLinear is of integers of 16 bits, by its zero point."""
+    zero = graph.constant(node.input[2]) if len(node.input) > 2 else None
+    return zero is not None and zero.dtype.itemsize == 2
+
+
 def load_graph(path: Path) -> Graph:
     """Read a file, its external data too where they are there; ExportError where it is not an ONNX model."""
     if not path.is_file():

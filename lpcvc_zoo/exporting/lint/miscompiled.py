@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
-from lpcvc_zoo.exporting.lint.graph import Graph, attribute, label
+from lpcvc_zoo.exporting.lint.graph import Graph, attribute, is_wide, label
 from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
 
 LAST_WRONG = 69  # the HTP after which 16-bit products and convolutions were seen right
@@ -99,8 +99,7 @@ def _wide_integers_of(graph: Graph, made: onnx.NodeProto | None) -> bool:
     """Whether a value is computed at run time and was quantised to 16 bits."""
     if made is None or made.op_type != "DequantizeLinear" or made.input[0] not in graph.runtime:
         return False
-    zero = graph.constant(made.input[2]) if len(made.input) > 2 else None
-    return zero is not None and zero.dtype.itemsize == 2
+    return is_wide(graph, made)
 
 
 def split_windows(subject: Subject) -> Iterator[Hit]:
