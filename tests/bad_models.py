@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, compose, helper, numpy_helper
 
 FLOAT, INT32, INT64, DOUBLE, BOOL = (
     TensorProto.FLOAT,
@@ -159,32 +159,64 @@ def quantised_padding(value: float, high: float, mode: str = "constant") -> onnx
     return proto
 
 
-def quantised_convolution() -> onnx.ModelProto:
-    """x [1, 16, 8, 8] of -1 to 1 to y of -4 to 4, in 16 bits; weights in 8, with a scale for each channel."""
+def quantised_channels(kind: str) -> onnx.ModelProto:
+    """x of -1 to 1 to y of -4 to 4, in 16 bits; weights in 8, with a scale for each of 16 channels.
+
+    ``kind``: Conv, of [1, 16, 8, 8], Concat, of two such of unlike ranges, or Gemm or MatMul, of [64, 16].
+    """
+    if kind == "Concat":
+        return _joined(quantised_channels("Conv"))
+    shape = [1, 16, 8, 8] if kind == "Conv" else [64, 16]
+    weights = (16, 16, 1, 1) if kind == "Conv" else (16, 16)
+    across = 0 if kind == "Conv" else 1
+    plain = kind == "MatMul"
     random = np.random.default_rng(0)
     each = random.uniform(0.5, 1, 16).astype(np.float32) * 0.5 / 127
     shifts = random.integers(-9999, 9999, 16).astype(np.int32)
     shifts[:4] = np.iinfo(np.int32).max
     return model(
-        ("x", FLOAT, [1, 16, 8, 8]),
-        ("y", FLOAT, [1, 16, 8, 8]),
+        ("x", FLOAT, shape),
+        ("y", FLOAT, shape),
         [
             node("QuantizeLinear", "x near middle", "q", "quantise"),
             node("DequantizeLinear", "q near middle", "d", "dequantise"),
-            node("DequantizeLinear", "levels each half", "w", "weigh", axis=0),
-            node("DequantizeLinear", "shifts steps none", "b", "shift", axis=0),
-            node("Conv", "d w b", "c", "convolve"),
+            node("DequantizeLinear", "levels each half", "w", "weigh", axis=across),
+            *([] if plain else [node("DequantizeLinear", "shifts steps none", "b", "shift", axis=0)]),
+            node(kind, "d w" if plain else "d w b", "c", "multiply"),
             node("QuantizeLinear", "c far middle", "o", "quantise_last"),
             node("DequantizeLinear", "o far middle", "y", "dequantise_last"),
         ],
         constants(
-            levels=random.integers(0, 256, (16, 16, 1, 1), np.uint8), each=each,
+            levels=random.integers(0, 256, weights, np.uint8), each=each,
             half=np.full(16, 128, np.uint8), near=2 / 65535, far=8 / 65535, middle=np.array(32768, np.uint16),
             shifts=shifts, steps=each * np.float32(2 / 65535),
             none=np.zeros(16, np.int32),
         ),
         opset=21,
     )  # fmt: skip
+
+
+def _joined(one: onnx.ModelProto) -> onnx.ModelProto:
+    """Its channels, and those of a third of its weights in steps of a third, with nothing added."""
+    other = compose.add_prefix(one, "low_", rename_inputs=False)
+    for tensor in other.graph.initializer:
+        times = {"low_each": 1 / 3, "low_far": 1 / 3, "low_shifts": 0}.get(tensor.name, 1)
+        value = numpy_helper.to_array(tensor)
+        tensor.CopyFrom(numpy_helper.from_array((value * times).astype(value.dtype), tensor.name))
+    del other.graph.node[:2]  # x is quantised once
+    for taker in other.graph.node:
+        taker.input[:] = ["d" if name == "low_d" else name for name in taker.input]
+    one.graph.node.extend(other.graph.node)
+    one.graph.initializer.extend(other.graph.initializer)
+    one.graph.node.extend(
+        [
+            node("Concat", "y low_y", "both", "join", axis=1),
+            node("QuantizeLinear", "both far middle", "j", "quantise_both"),
+            node("DequantizeLinear", "j far middle", "joined", "dequantise_both"),
+        ]
+    )
+    one.graph.output[0].CopyFrom(helper.make_tensor_value_info("joined", FLOAT, [1, 32, 8, 8]))
+    return one
 
 
 def quantised_transpose(low: float) -> onnx.ModelProto:
@@ -585,6 +617,18 @@ def overflows() -> onnx.ModelProto:
     )  # fmt: skip
 
 
+def divides() -> onnx.ModelProto:
+    """A convolution's values by three tenths of the sum of their squares: over 16384 for most photos."""
+    return pixels(
+        conv("p w", "a", "conv"),
+        node("Mul", "a a", "squares", "square"),
+        node("Mul", "squares less", "fewer", "lessen"),
+        node("ReduceSum", "fewer all", "sum", "add_up"),
+        node("Div", "a sum", "q", "divide"),
+        w=W, less=0.3, all=np.array([1, 2, 3]),
+    )  # fmt: skip
+
+
 def patches(*first: onnx.NodeProto, stem: str = "MatMul") -> onnx.ModelProto:
     """Patches of 768 pixels as rows, into 4 channels by one product; ``first`` makes p of the image."""
     return model(
@@ -739,6 +783,7 @@ CORPUS: dict[str, Planted] = {
         lambda: model(("x", FLOAT, [1, 8]), ("y", FLOAT, [1, 8]), [node("Relu", "x", "y", "relu")], opset=9),
     ),
     "fp16 overflow": Planted("fp16-overflow", "error", ("squared",), overflows),
+    "divisor beyond fp16's inverses": Planted("fp16-divisor", "error", ("divide",), divides),
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "lpcvc_zoo"
 # Top to bottom. A folder is one room; within it, imports are free but acyclic by Python's own rules.
 ROOMS = (
     "errors files plugins preprocess contract data entry weights ingraph model fuse backbones registry "
-    "exporting targets retrieval training bench submission cli"
+    "sessions exporting targets retrieval training bench submission cli"
 ).split()
 
 

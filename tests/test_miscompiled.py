@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from bad_models import hard_swish, quantised_convolution, quantised_transpose
+from bad_models import floats, hard_swish, node, quantised_channels, quantised_transpose
 from qnn_compiler import needs_compiler
 from timm.models.efficientvit_msra import LocalWindowAttention
 from timm.utils.model import reparameterize_model
@@ -20,6 +19,7 @@ from lpcvc_zoo.exporting.engines import OnnxRuntime, Prepared
 from lpcvc_zoo.exporting.lint import lint
 from lpcvc_zoo.exporting.multipliers import fit_multipliers
 from lpcvc_zoo.exporting.onnx import export_module
+from lpcvc_zoo.exporting.parity import run_onnx
 from lpcvc_zoo.files import CACHE_VARIABLE
 from lpcvc_zoo.targets.qnn.target import QnnTarget
 
@@ -54,6 +54,17 @@ def test_a_hard_swish_of_two_nodes_is_taken_for_another_function(device: str, tm
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_what_is_divided_by_too_much_is_nothing(device: str, tmp_path: Path) -> None:
+    x = np.array([[100, 16000, 17000, 60000]], np.float32)
+    proto = floats(
+        node("Add", "x half", "more", "add"), node("Div", "more x", "y", "divide"), shape=(1, 4), half=0.5
+    )
+    onnx.save(proto, tmp_path / "tower.onnx")
+    made = emulated(device, tmp_path / "tower.onnx", "x", x)
+    np.testing.assert_allclose(made, [[1.005, 1, 0, 0]], atol=0.005)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("low", "right"), [(0.0, False), (-1.0, True)])
 def test_a_transpose_that_clips_is_taken_for_one_that_does_not(
     device: str, low: float, right: bool, tmp_path: Path
@@ -61,31 +72,35 @@ def test_a_transpose_that_clips_is_taken_for_one_that_does_not(
     path = tmp_path / "tower.onnx"
     onnx.save(quantised_transpose(low), path)
     x = np.random.default_rng(1).uniform(-1, 1, (1, 8, 8, 8)).astype(np.float32)
-    (expected,) = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})
+    (expected,) = run_onnx(str(path), [x])
     assert QnnTarget(device).check(path).words == ()
     off = np.abs(emulated(device, path, "x", x) - expected).max()
     assert off < 0.02 if right else off > 0.5
     assert ("clipped-transpose" in {finding.rule for finding in lint(path).findings}) != right
 
 
+@pytest.mark.parametrize("kind", ["Conv", "Concat", "Gemm", "MatMul"])
 @pytest.mark.parametrize(("device", "least", "most"), [(DEVICES[0], 5, 20), (DEVICES[1], 0, 1)])
 def test_one_chip_shifts_channels_unless_scales_suit_its_multipliers(
-    device: str, least: float, most: float, tmp_path: Path
+    device: str, least: float, most: float, kind: str, tmp_path: Path
 ) -> None:
     """In steps of the result, of which there are 65535: the mean over pixels, of the worst channel."""
     path = tmp_path / "tower.onnx"
-    onnx.save(quantised_convolution(), path)
-    x = np.random.default_rng(1).uniform(-1, 1, (1, 16, 8, 8)).astype(np.float32)
+    proto = quantised_channels(kind)
+    onnx.save(proto, path)
+    shape = [size.dim_value for size in proto.graph.input[0].type.tensor_type.shape.dim]
+    x = np.random.default_rng(1).uniform(-1, 1, shape).astype(np.float32)
+    each = (0, 2, 3) if kind.startswith("Con") else 0  # all but the channel
 
     def shift() -> float:
-        (expected,) = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})
+        (expected,) = run_onnx(str(path), [x])
         off = emulated(device, path, "x", x) - expected
-        return float(np.abs(off.mean(axis=(0, 2, 3))).max() / (8 / 65535))
+        return float(np.abs(off.mean(axis=each)).max() / (8 / 65535))
 
     assert least < shift() < most
-    (before,) = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})
-    assert fit_multipliers(path) == 1
-    (after,) = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})
+    (before,) = run_onnx(str(path), [x])
+    assert fit_multipliers(path) == (2 if kind == "Concat" else 1)
+    (after,) = run_onnx(str(path), [x])
     np.testing.assert_allclose(after, before, atol=4 / 4096 + 8 / 65535)
     assert shift() < 1
 
@@ -104,7 +119,7 @@ def test_attention_in_windows_is_wrong_on_one_chip_and_the_rewrite_cures_it(
     device: str, rewritten: bool, right: bool, size: str, tmp_path: Path
 ) -> None:
     path, x = quantised_attention(size, rewritten, tmp_path)
-    (expected,) = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})
+    (expected,) = run_onnx(str(path), [x])
     assert QnnTarget(device).check(path).words == ()
     got = emulated(device, path, "x", x)
     off = np.sqrt(np.square(got - expected).mean() / np.square(expected).mean())

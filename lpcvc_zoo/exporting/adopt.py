@@ -29,6 +29,7 @@ from lpcvc_zoo.exporting.artifact import (
     load_artifact,
 )
 from lpcvc_zoo.files import put_folder, sha256_of, write_text
+from lpcvc_zoo.sessions import session_options
 
 if TYPE_CHECKING:
     import onnx
@@ -204,7 +205,7 @@ def _run(file: Path, samples: list[Array]) -> Array:
     """What the graph gives for each sample, stacked along a new first axis."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    options = session_options()
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

@@ -28,7 +28,7 @@ class LinearAttention(nn.Module):
             part.proj,
         )
         self.dim = part.dim
-        self.in_float = _Shares(part.eps)  # by this name, quantisation leaves it alone
+        self.in_float = _Shares()  # by this name, quantisation leaves it alone
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
@@ -45,18 +45,17 @@ class _Shares(nn.Module):
     """Each key's share of all tokens, and of each query the share that every channel has: 0 to 1.
 
     Multiplied and added up, no matrix product, which would have one row (see lint's rule narrow-product).
-    Sums below ``LEAST`` count as that, so the shares of what next to nothing asks for are too small.
+    Channels are weighed by what is 1 on average: by their sums, the totals of wide towers were in the
+    millions, and fp16 can divide by no more than 16384 (lint's rule fp16-divisor). What is below ``LEAST``
+    counts as that, so the shares of what next to nothing asks for are too small.
     """
-
-    def __init__(self, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
 
     def forward(self, keys: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         sums = keys.sum(dim=-1, keepdim=True)
-        weighted = queries * sums
-        total = weighted.sum(dim=-2, keepdim=True) + self.eps
-        return keys / sums.clamp(min=LEAST), weighted / total.clamp(min=LEAST)
+        means = sums / keys.shape[-1]
+        asked = queries * (means / means.mean(dim=-2, keepdim=True).clamp(min=LEAST))
+        total = asked.sum(dim=-2, keepdim=True)
+        return keys / sums.clamp(min=LEAST), asked / total.clamp(min=LEAST)
 
 
 def linear_attention(encoder: nn.Module) -> int:

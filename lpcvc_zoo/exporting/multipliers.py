@@ -1,9 +1,10 @@
-"""Scales of 16-bit convolutions that HTP v69 can multiply by.
+"""Scales of weights that HTP v69 can multiply 16-bit values by.
 
-An NPU turns what a convolution adds up into steps of its result by one factor for each channel: input scale
-times weight scale by output scale. In its emulator, and so presumably on the chip, v69 (XR2 Gen 2) keeps 11
-bits of it, and multiplies the result's zero point by the error too: a channel is off by up to 16 of 65535
-steps, everywhere by the same. Where the factor has no more bits, v69 is as near as v79, which keeps more.
+An NPU turns what a convolution or a product adds up into steps of its result by one factor for each channel:
+input scale times weight scale by output scale. In its emulator, and so presumably on the chip, v69 (XR2 Gen
+2) keeps 11 bits of it, and multiplies the result's zero point by the error too: a channel is off by up to 16
+of 65535 steps, everywhere by the same. Where the factor has no more bits, v69 is as near as v79, which keeps
+more.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ BITS = 11  # with 12 the error was seen to be there again
 
 
 def fit_multipliers(path: Path) -> int:
-    """Give each quantised convolution of a QDQ file weight scales that fit; says how many were given some.
+    """Give each product by 8-bit weights in a QDQ file scales that fit; says how many were given some.
 
     The integers stay: a weight changes by 1/2048 at most, less than it is off by rounding to 8 bits.
     """
     model = onnx.load(path)
     graph, places = Graph(model), 0
-    for conv in graph.nodes("Conv"):
-        given, weight, *bias = (graph.producer.get(name) for name in conv.input)
-        takers = graph.takers(conv.output[0])
+    _share_scales(graph)
+    for product in graph.nodes("Conv", "Gemm", "MatMul"):
+        given, weight, *bias = (graph.producer.get(name) for name in product.input)
+        takers = graph.takers(product.output[0])
         if given is None or weight is None or [taker.op_type for taker in takers] != ["QuantizeLinear"]:
             continue
         own = [weight, *bias]
@@ -54,6 +56,25 @@ def fit_multipliers(path: Path) -> int:
     if places:
         onnx.save(model, path)
     return places
+
+
+def _share_scales(graph: Graph) -> None:
+    """Quantise what is for one concatenation alone as that quantises it, which spans it all.
+
+    The compiler does so too, and would multiply by another factor than what the weights were fitted to.
+    """
+    for joined in graph.nodes("Concat"):
+        takers = graph.takers(joined.output[0])
+        if [taker.op_type for taker in takers] != ["QuantizeLinear"] or not is_wide(graph, takers[0]):
+            continue
+        for name in joined.input:
+            given = graph.producer.get(name)
+            made = graph.producer.get(given.input[0]) if given is not None else None
+            pair = [node for node in (made, given) if node is not None]
+            alone = all(len(graph.takers(node.output[0])) == 1 for node in pair)
+            if alone and [node.op_type for node in pair] == ["QuantizeLinear", "DequantizeLinear"]:
+                for node in pair:
+                    node.input[1:] = takers[0].input[1:]
 
 
 def _is_stored(graph: Graph, node: onnx.NodeProto) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lpcvc_zoo.exporting.artifact import Parity
+from lpcvc_zoo.sessions import session_options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,9 +30,7 @@ def run_onnx(model: str | bytes, inputs: Sequence[Array]) -> Embeddings:
     """The same by ONNX Runtime, from a path or a serialised model."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, session_options(), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return [session.run(None, {name: array})[0].astype(np.float64) for array in inputs]
 

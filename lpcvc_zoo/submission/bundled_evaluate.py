@@ -169,8 +169,10 @@ def main() -> None:
     length = contract["text"]["length"]
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(length=length, pad_id=contract["text"]["pad_id"], pad_token="<|endoftext|>")
+    options = onnxruntime.SessionOptions()  # or it would round to 8 bits what w8a16 keeps at 16
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     image, text = (
-        onnxruntime.InferenceSession(str(HERE / manifest[tower]["file"]), providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(str(HERE / manifest[tower]["file"]), options, ["CPUExecutionProvider"])
         for tower in ("image", "text")
     )
     names, texts, owned = read_data(given.folder, given.images)

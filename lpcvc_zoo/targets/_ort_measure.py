@@ -17,20 +17,13 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from lpcvc_zoo.sessions import session_options
 from lpcvc_zoo.targets._process import die_with_parent
 
 Array = NDArray[np.generic]
 
 WARMUP_SECONDS = 0.2  # the shortest warm-up: clocks and caches settle, however small the model
 PROFILED_RUNS = 5
-
-
-def session_options(threads: int) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return options
 
 
 def numpy_dtype(onnx_type: str) -> np.dtype[Any]:

@@ -19,6 +19,7 @@ import lpcvc_zoo
 from lpcvc_zoo.entry import TextSpec
 from lpcvc_zoo.errors import TargetError
 from lpcvc_zoo.files import sha256_of
+from lpcvc_zoo.sessions import session_options
 from lpcvc_zoo.targets._process import describe_exit
 from lpcvc_zoo.targets.base import Array, Compiled, Latency, OperatorTime, Profile, Tower
 from lpcvc_zoo.targets.samples import Specs, split
@@ -167,8 +168,6 @@ class OnnxRuntimeTarget:
         key = (compiled.reference, compiled.source_sha256)
         if key not in self._sessions:
             import onnxruntime
-
-            from lpcvc_zoo.targets._ort_measure import session_options
 
             path = self._path(compiled)
             while len(self._sessions) >= OPEN_SESSIONS:

@@ -10,6 +10,7 @@ from lpcvc_zoo.contract import Contract, Tower
 from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting.lint.graph import Graph
 from lpcvc_zoo.exporting.onnx import parity_inputs
+from lpcvc_zoo.sessions import session_options
 
 
 def peaks(graph: Graph, contract: Contract, tower: Tower) -> dict[str, float]:
@@ -33,12 +34,10 @@ def peaks(graph: Graph, contract: Contract, tower: Tower) -> dict[str, float]:
         if name not in there:
             kind = helper.np_dtype_to_tensor_dtype(graph.dtype(name))
             model.graph.output.append(helper.make_tensor_value_info(name, kind, None))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     found = dict.fromkeys(wanted, 0.0)
     try:
         session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
         )
         given = graph.inputs[0].name
         for sample in parity_inputs(contract, tower):

@@ -10,6 +10,7 @@ from lpcvc_zoo.exporting.lint.graph import Graph, attribute, label
 from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
 
 FP16_MAX = 65504.0
+FP16_INVERTIBLE = 2.0**14  # the inverse of more is subnormal
 FP16_TINY = 2.0**-25  # what is smaller rounds to 0 in fp16
 _SHAPE_OPERATORS = {"Shape", "Size"}
 # BatchNormalization's deviation is a constant, whose own size keeps it from 0.
@@ -78,6 +79,19 @@ def overflow(subject: Subject) -> Iterator[Hit]:
         yield Hit(f"activations reach {worst:.3g} on real inputs; fp16 ends at 65504", tuple(found))
 
 
+def indivisible(subject: Subject) -> Iterator[Hit]:
+    if subject.peaks is None:
+        return
+    graph, found = subject.graph, dict[str, float]()
+    for node in graph.nodes("Div", "Reciprocal"):
+        peak = subject.peaks.get(node.input[-1], 0)
+        quantised = [taker.op_type for taker in graph.takers(node.output[0])] == ["QuantizeLinear"]
+        if FP16_INVERTIBLE < peak <= FP16_MAX and not quantised:
+            found[label(node)] = peak
+    if found:
+        yield Hit(f"divisors reach {max(found.values()):.5g} on real inputs", tuple(found))
+
+
 def _float_constants(graph: Graph) -> Iterator[tuple[str, np.ndarray]]:
     for name, value in graph.constants():
         if value.dtype.kind == "f":
@@ -127,5 +141,12 @@ RULES = (
         "An activation that fp16 can't hold becomes infinite, and NaN soon after.",
         "Scale the tensors down before the product and up after it, or keep that part in fp32 or w8a16.",
         overflow,
+    ),
+    Rule(
+        "fp16-divisor", "error",
+        "An NPU multiplies by the inverse, and that of more than 16384 is too small for it in fp16: the "
+        "emulated one gives 0.",
+        "Scale the divisor down, and what it divides as well: a mean instead of a sum.",
+        indivisible,
     ),
 )  # fmt: skip
