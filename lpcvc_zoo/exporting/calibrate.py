@@ -82,6 +82,9 @@ class Quantizable:
             prepared = folder / "prepared.onnx"
             onnx.save(model, prepared)
         graph = model.graph
+        # The quantiser may leave these out, when what they were given has the range of what they give.
+        clips = [node for node in graph.node if node.op_type in ("Relu", "Clip")]
+        self.clipped = {name for node in clips for name in (node.input[0], *node.output)}
         self.layers = _grouped(graph, layers)
         fixed = {
             name for layer in (_ADAPTER, _LOOKUP, _IN_FLOAT, _END) for name in self.layers.pop(layer, [])
@@ -106,7 +109,7 @@ class Quantizable:
         chosen = set(kept)
         if chosen != self._kept:
             self.engine.write(chosen, out)
-            fit_multipliers(out)
+            fit_multipliers(out, self.clipped)
             self._kept = chosen
         return out
 
