@@ -24,6 +24,7 @@ import onnxruntime
 
 from lpcvc_zoo.errors import TargetError
 from lpcvc_zoo.files import cache_dir, sha256_of, written_whole
+from lpcvc_zoo.sessions import session_options
 from lpcvc_zoo.targets.base import Array, Compiled, Profile, Tower
 from lpcvc_zoo.targets.onnxruntime import OnnxRuntimeTarget
 
@@ -49,7 +50,7 @@ class OfflineCpu:
         source = sha256_of(onnx_file)
         path = cache_dir() / NAME / f"{source}-{onnxruntime.__version__}.onnx"
         if not path.is_file():
-            options = onnxruntime.SessionOptions()
+            options = session_options()  # 16 bits stay 16
             # One level below "all", whose result would be good for this very CPU only.
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
             with written_whole(path) as temporary:

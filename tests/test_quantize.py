@@ -29,7 +29,7 @@ from lpcvc_zoo.errors import ExportError, UnknownNameError, ZooError
 from lpcvc_zoo.exporting import cache
 from lpcvc_zoo.exporting import quantize as room
 from lpcvc_zoo.exporting.adopt import FAMILY
-from lpcvc_zoo.exporting.artifact import MANIFEST, Artifact, Encodings, load_artifact
+from lpcvc_zoo.exporting.artifact import FILES, MANIFEST, Artifact, Encodings, load_artifact
 from lpcvc_zoo.exporting.calibrate import (
     CHECKED,
     WITH_LOGITS,
@@ -233,6 +233,26 @@ def test_a_tower_that_collapses_is_refused_unless_forced(tmp_path) -> None:
     assert forced.manifest.image.quantized.mean_cosine < 0.9
     fine = quantize(broken, tmp_path / "w8a16", "image=w8a16", samples=4)
     assert fine.manifest.image.quantized.mean_cosine > 0.99
+    with pytest.raises(ExportError, match="collapses"):
+        quantize(broken, fine.folder, "image=w8a8", samples=4)
+    assert load_artifact(fine.folder).manifest == fine.manifest  # what lay there is as it was
+    assert sorted(path.name for path in fine.folder.iterdir()) == sorted([MANIFEST, *FILES.values()])
+
+
+def test_a_tower_whose_layers_are_not_known_is_not_quantised(whole, tmp_path) -> None:
+    shutil.copytree(whole.folder, tmp_path / "float")
+    for file in FILES.values():
+        proto = onnx.load(tmp_path / "float" / file)
+        for each in proto.graph.node:
+            del each.metadata_props[:]
+        onnx.save(proto, tmp_path / "float" / file)
+    towers = {
+        tower: whole.manifest.tower(tower).model_copy(update={"sha256": sha256_of(tmp_path / "float" / file)})
+        for tower, file in FILES.items()
+    }
+    unnamed = Artifact(tmp_path / "float", whole.manifest.model_copy(update=towers))
+    with pytest.raises(ExportError, match="which of torch's modules"):
+        quantize(unnamed, tmp_path / "w8a8", "w8a8", samples=2)
 
 
 def test_the_layer_that_costs_most_is_found_and_left_in_float(tmp_path) -> None:

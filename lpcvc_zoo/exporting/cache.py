@@ -142,7 +142,7 @@ def _digest(identity: dict[str, Any]) -> str:
 def _own_code() -> str:
     """Hash of this package's code that shapes a graph, so that editing it never serves a stale export."""
     package = Path(__file__).parent.parent
-    shaping = [package / name for name in ("ingraph.py", "model.py", "fuse.py", "registry.py")]
+    shaping = [package / name for name in ("ingraph.py", "model.py", "fuse.py", "registry.py", "sessions.py")]
     for room in (package / "backbones", package / "exporting"):
         shaping += sorted(room.rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in shaping)).hexdigest()

@@ -16,6 +16,7 @@ import onnx
 
 from lpcvc_zoo.contract import Contract, Tower
 from lpcvc_zoo.data import PHOTOS, calibration_pool, sample_captions, sample_photos
+from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting.artifact import Calibration, Parity
 from lpcvc_zoo.exporting.engines import Engine, Prepared
 from lpcvc_zoo.exporting.lint.graph import Graph
@@ -89,6 +90,12 @@ class Quantizable:
         fixed = {
             name for layer in (_ADAPTER, _LOOKUP, _IN_FLOAT, _END) for name in self.layers.pop(layer, [])
         }
+        if not self.layers:
+            raise ExportError(
+                f"The {tower} tower can't be quantised: expected nodes that note which of torch's modules "
+                f"they come from, as torch's exporter does; {path.name} has none. Quantise it where it was "
+                "made, and adopt the result."
+            )
         self.operators: dict[str, list[str]] = {}
         for node in graph.node:
             if node.name not in fixed:

@@ -29,7 +29,7 @@ from lpcvc_zoo.exporting.artifact import (
 from lpcvc_zoo.exporting.calibrate import Pool, Quantizable, bundled_pool, calibration_inputs
 from lpcvc_zoo.exporting.engines import ENGINES, Engine, Prepared, find_engine
 from lpcvc_zoo.exporting.precision import FLOAT, by_tower, canonical
-from lpcvc_zoo.files import sha256_of, write_text, written_whole
+from lpcvc_zoo.files import sha256_of, write_text
 
 SAMPLES, SEED = 32, 0
 COLLAPSED = 0.9  # a mean cosine to float below this is no model any more
@@ -86,13 +86,18 @@ def quantize(
     if out_dir.resolve() == artifact.folder.resolve():
         raise ExportError(f"{out_dir} holds the float towers to quantise: expected another folder.")
     check_folder(out_dir)
-    (out_dir / MANIFEST).unlink(missing_ok=True)
     manifest = artifact.manifest
     contract = get_contract(manifest.contract)
-    towers = {
-        tower: _tower(artifact, tower, contract, chosen, out_dir, how, force)
-        for tower, chosen in by_tower(precision).items()
-    }
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".") as name:
+        towers = {
+            tower: _tower(artifact, tower, contract, chosen, Path(name), how, force)
+            for tower, chosen in by_tower(precision).items()
+        }
+        # What lay there stays until all is made, and half of both is never taken for either.
+        (out_dir / MANIFEST).unlink(missing_ok=True)
+        for tower in towers.values():
+            (Path(name) / tower.file).replace(out_dir / tower.file)
     made = manifest.model_copy(
         update={
             "image": towers["image"],
@@ -153,29 +158,29 @@ def _tower(
     tower: Tower,
     contract: Contract,
     precision: str,
-    out_dir: Path,
+    folder: Path,
     how: _How,
     force: bool,
 ) -> TowerFile:
+    """Write one tower into ``folder``."""
     made = artifact.manifest.tower(tower)
-    out = out_dir / made.file
+    out = folder / made.file
     if precision == FLOAT:
-        with written_whole(out) as temporary:
-            shutil.copyfile(artifact.path(tower), temporary)
+        shutil.copyfile(artifact.path(tower), out)
         return made
     with _opened(artifact, tower, contract, precision, how) as (part, calibration):
         kept = _kept(part, tower)
         file = part.quantized(_nodes(part, kept))
         agreements = part.judged_by.agreements(file)
-        with written_whole(out) as temporary:
-            shutil.copyfile(file, temporary)
+        shutil.copyfile(file, out)
     cosines = [parity.min_cosine for parity in agreements]
     mean = float(np.mean(cosines))
     if not mean >= COLLAPSED and not force:
         raise ExportError(
             f"The {tower} tower collapses in {precision}: mean cosine {mean:.3f} to the float tower, "
             f"at least {COLLAPSED} is expected. "
-            f"Use w8a16, leave this tower in float ({tower}=float), or force it."
+            f"{'Use w8a16, leave' if precision == 'w8a8' else 'Leave'} this tower in float ({tower}=float), "
+            "or force it."
         )
     return made.model_copy(
         update={

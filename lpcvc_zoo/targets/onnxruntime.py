@@ -19,7 +19,7 @@ import lpcvc_zoo
 from lpcvc_zoo.entry import TextSpec
 from lpcvc_zoo.errors import TargetError
 from lpcvc_zoo.files import sha256_of
-from lpcvc_zoo.sessions import session_options
+from lpcvc_zoo.sessions import PRODUCTS_IN_FLOAT, session_options
 from lpcvc_zoo.targets._process import describe_exit
 from lpcvc_zoo.targets.base import Array, Compiled, Latency, OperatorTime, Profile, Tower
 from lpcvc_zoo.targets.samples import Specs, split
@@ -76,6 +76,7 @@ class OnnxRuntimeTarget:
             "device": self.device,
             "onnxruntime": version("onnxruntime"),
             "threads": self.threads,
+            "options": dict([PRODUCTS_IN_FLOAT]),
             "iterations": self.iterations,
             "warmup": self.warmup,
             "seconds": self.seconds,
