@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from bad_models import FLOAT, INT64, constants, floats, int64_ids, model, node
 from onnx import TensorProto, helper, numpy_helper
@@ -15,6 +16,7 @@ from tiny import tiny_model
 
 from lpcvc_zoo import registry
 from lpcvc_zoo.cli import main
+from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting import cache
 from lpcvc_zoo.exporting.lint import Report, boundary, lint
 from lpcvc_zoo.exporting.lint.graph import Graph
@@ -68,11 +70,89 @@ def test_weights_that_are_cut_short_are_a_finding_beside_all_others(tmp_path: Pa
     assert "(4096) exceeds available data (10 bytes" in finding.message
 
 
-def test_a_number_in_the_file_that_is_cut_short_is_a_problem(tmp_path: Path) -> None:
-    proto = floats(node("Add", "x one", "y", "add"), one=1.0)
+def test_weights_in_a_file_that_is_not_named_are_a_finding(tmp_path: Path) -> None:
+    proto = floats(node("Add", "x mask", "y", "add"), mask=np.zeros(2048, np.float32), shape=(1, 2048))
+    proto.graph.initializer[0].ClearField("raw_data")
+    proto.graph.initializer[0].data_location = TensorProto.EXTERNAL
+    (finding,) = [finding for finding in lint(saved(proto, tmp_path)).findings if finding.level == "error"]
+    assert "no rule saw their numbers: mask is said to lie in another file" in finding.message
+
+
+def cut_short(proto: onnx.ModelProto) -> None:
     proto.graph.initializer[0].raw_data = b"?"
-    report = lint(saved(proto, tmp_path))
-    assert "rule infinite-constant: ValueError" in "\n".join(report.problems)
+
+
+def of_no_type(proto: onnx.ModelProto) -> None:
+    proto.graph.input[0].type.tensor_type.elem_type = 99
+
+
+def in_a_circle(proto: onnx.ModelProto) -> None:
+    soft = node("Softmax", "p", "q", "soft")
+    proto.graph.node.extend([node("Add", "r x", "p", "sum"), node("Identity", "p", "r", "back"), soft])
+
+
+def made_twice(proto: onnx.ModelProto) -> None:
+    proto.graph.node.append(node("Relu", "x", "y", "again"))
+
+
+def without_branches(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer.extend(constants(so=np.array(True)))
+    proto.graph.node.append(node("If", "so", "z", "either"))
+
+
+def of_no_value(proto: onnx.ModelProto) -> None:
+    proto.graph.node.insert(0, node("Constant", "", "k", "hold"))
+
+
+INVALID = {
+    cut_short: "raw_data size (1 bytes) is too small",
+    of_no_type: "x is of type 99, which ONNX does not have",
+    in_a_circle: "must be topologically sorted",
+    made_twice: "'y' has been used as output names multiple times",
+    without_branches: "Required attribute 'else_branch' is missing",
+    of_no_value: "the Constant k has no value",
+}
+
+
+@pytest.mark.parametrize("spoil", INVALID)
+def test_what_onnx_refuses_does_not_pass(spoil: Callable[[onnx.ModelProto], None], tmp_path: Path) -> None:
+    proto = floats(node("Add", "x one", "y", "add"), one=1.0)
+    spoil(proto)
+    problems = "\n".join(lint(saved(proto, tmp_path)).problems)
+    assert "ONNX refuses it, so rules may have passed over anything: " in problems
+    assert INVALID[spoil] in problems
+
+
+def old(proto: onnx.ModelProto) -> None:
+    proto.ir_version = 3
+
+
+def unnamed(proto: onnx.ModelProto) -> None:
+    proto.graph.name = ""
+
+
+def untyped(proto: onnx.ModelProto) -> None:
+    proto.graph.output[0].ClearField("type")
+
+
+def not_imported(proto: onnx.ModelProto) -> None:
+    proto.graph.value_info.extend([onnx.helper.make_tensor_value_info("z", FLOAT, [1, 8])])
+    proto.graph.node.append(node("QuickGelu", "x", "z", "gelu", domain="com.microsoft"))
+
+
+@pytest.mark.parametrize("loosen", [old, unnamed, untyped, not_imported])
+def test_what_only_onnxs_checker_refuses_is_looked_at(loosen, tmp_path: Path) -> None:
+    proto = floats(node("Add", "x one", "y", "add"), one=1.0)
+    loosen(proto)
+    onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert not lint(saved(proto, tmp_path)).problems
+
+
+def test_a_graph_that_gives_nothing_is_no_model(tmp_path: Path) -> None:
+    proto = floats(node("Relu", "x", "y", "relu"))
+    del proto.graph.output[:]
+    with pytest.raises(ExportError, match="at least one node and one output"):
+        lint(saved(proto, tmp_path))
 
 
 def test_what_a_constant_node_holds_may_lie_outside_as_well(tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
 
 
 def branch(node: onnx.NodeProto, condition: bool) -> onnx.GraphProto:
-    """The body of an If that such a condition chooses."""
+    """The body of an If that such a condition chooses; an empty one where the file leaves it out."""
     wanted = "then_branch" if condition else "else_branch"
-    body: onnx.GraphProto = next(item.g for item in node.attribute if item.name == wanted)
+    body: onnx.GraphProto = next(
+        (item.g for item in node.attribute if item.name == wanted), onnx.GraphProto()
+    )
     return body
 
 

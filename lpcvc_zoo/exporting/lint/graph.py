@@ -15,7 +15,8 @@ from onnx import helper, numpy_helper
 
 from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting.lint.bodies import branch, graphs_of, nodes_of, taken
-from lpcvc_zoo.exporting.lint.shapes import Dim, Values, dimensions, infer, static_shape
+from lpcvc_zoo.exporting.lint.shapes import Dim, Values, dimensions, infer, known_dtype, static_shape
+from lpcvc_zoo.exporting.lint.validity import flaw
 from lpcvc_zoo.exporting.lint.weights import external_files, read_weights
 
 if TYPE_CHECKING:
@@ -154,11 +155,13 @@ class Graph:
     def dtype(self, name: str) -> np.dtype[Any] | None:
         value = self._values.get(name)
         kind = 0 if value is None else value.type.tensor_type.elem_type
-        return np.dtype(helper.tensor_dtype_to_np_dtype(kind)) if kind else None
+        return known_dtype(kind)
 
     @property
     def problem(self) -> str | None:
-        """Why rules about types and shapes may have passed over some value; None where all are known."""
+        """Why rules may have passed over something; None where it is valid and all types are known."""
+        if (why := flaw(self.model)) is not None:
+            return f"ONNX refuses it, so rules may have passed over anything: {why}"
         error = self._inferred[1]
         if error is not None:
             return f"shapes can't be inferred: {error}"
@@ -226,7 +229,7 @@ def load_graph(path: Path) -> Graph:
             model = onnx.inliner.inline_local_functions(model)
     except Exception as error:  # protobuf's DecodeError, and others of onnx
         raise ExportError(f"{path} is not an ONNX model: {type(error).__name__}: {error}") from None
-    if not model.graph.node:
-        raise ExportError(f"{path} is not an ONNX model with at least one node.")
+    if not (model.graph.node and model.graph.output):
+        raise ExportError(f"{path} is not an ONNX model with at least one node and one output.")
     files = external_files(model)
     return Graph(model, files, read_weights(model, path.parent, files))

@@ -52,8 +52,9 @@ def _cuts(graph: Graph) -> Iterator[onnx.NodeProto]:
 
 def _maker(graph: Graph, name: str, through: Set[str]) -> onnx.NodeProto | None:
     """The node that a run-time value comes from, looked for behind operators of these kinds."""
-    node = graph.producer.get(name)
-    while node is not None and node.op_type in through:
+    node, seen = graph.producer.get(name), set[str]()  # a file may go in a circle
+    while node is not None and node.op_type in through and name not in seen:
+        seen.add(name)
         name = next((given for given in node.input if given in graph.runtime), "")
         node = graph.producer.get(name)
     return node

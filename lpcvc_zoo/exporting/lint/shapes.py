@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import Any
 
+import numpy as np
 import onnx
 from onnx import helper
 from onnx.external_data_helper import uses_external_data
@@ -23,7 +25,7 @@ def infer(model: onnx.ModelProto) -> tuple[Values, str | None]:
     if all(name in known for node in nodes_of(model.graph) for name in node.output if name):
         return known, None
     try:
-        inferred = onnx.shape_inference.infer_shapes(_without_weights(model), data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(without_weights(model), data_prop=True)
     except Exception as error:  # a node or type it does not know
         return known, f"{type(error).__name__}: {error}"
     return known | _declared(inferred.graph), None
@@ -49,6 +51,14 @@ def infer_node(
     except Exception:  # a node it does not know, or a wrong use of one: any kind of error
         return {}
     return {name: helper.make_value_info(name, kind) for name, kind in made.items()}
+
+
+def known_dtype(kind: int) -> np.dtype[Any] | None:
+    """numpy's type for one of ONNX's; None for a number that stands for none."""
+    try:
+        return np.dtype(helper.tensor_dtype_to_np_dtype(kind))
+    except KeyError:
+        return None
 
 
 def dimensions(value: onnx.ValueInfoProto) -> tuple[Dim, ...]:
@@ -95,7 +105,7 @@ def _described(name: str, tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, tensor.data_type, tuple(tensor.dims))
 
 
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with large constants as inputs: shapes need none of their numbers, and inferring copies."""
     graph = model.graph
     light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
@@ -105,6 +115,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     light.graph.value_info.extend(graph.value_info)
     light.graph.output.extend(graph.output)
     light.graph.initializer.extend(tensor for tensor in graph.initializer if not _is_heavy(tensor))
+    light.graph.sparse_initializer.extend(graph.sparse_initializer)
     given = {value.name for value in graph.input}
     heavy = [(tensor.name, tensor) for tensor in graph.initializer if _is_heavy(tensor)]
     stored = {tensor.name: tensor for tensor in graph.initializer}

@@ -21,14 +21,15 @@ def external_files(model: onnx.ModelProto) -> list[str]:
 def read_weights(model: onnx.ModelProto, folder: Path, files: list[str]) -> list[str]:
     """Read what lies in other files, unless one is missing or all is too large for one model.
 
-    Why some could not be read, file by file: such a tensor stays outside.
+    Why some could not be read, file by file, or as no file is named: such a tensor stays outside.
     """
     paths = [folder / name for name in files]
+    nowhere = [tensor.name or "a Constant" for tensor in _outside(model) if not _places(tensor)]
+    unread = {name: f"{name} is said to lie in another file, but not in which" for name in nowhere}
     if not all(path.is_file() for path in paths):
-        return []
+        return list(unread.values())
     if sum(path.stat().st_size for path in paths) >= _LARGEST_PROTO:
-        return []
-    unread: dict[str, str] = {}
+        return list(unread.values())
     for tensor in list(_outside(model)):
         for place in _places(tensor):
             file = (folder / place.value).resolve()  # onnx follows no link, and some caches hold only links
@@ -48,4 +49,4 @@ def _outside(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def _places(tensor: onnx.TensorProto) -> list[onnx.StringStringEntryProto]:
-    return [entry for entry in tensor.external_data if entry.key == "location"]
+    return [entry for entry in tensor.external_data if entry.key == "location" and entry.value]
