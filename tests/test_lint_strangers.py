@@ -52,7 +52,15 @@ def moved_up(path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
 
 
-@pytest.mark.parametrize(("put", "found"), [(linked, set()), (moved_up, {"external-data"})])
+def spelt_out(path: Path) -> None:
+    proto = onnx.load(path, load_external_data=False)
+    proto.graph.initializer[0].external_data[0].value = "./m.data"
+    path.write_bytes(proto.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("put", "found"), [(linked, set()), (moved_up, {"external-data"}), (spelt_out, set())]
+)
 def test_weights_behind_a_link_or_in_another_folder_are_looked_at(
     put: Callable[[Path], None], found: set[str], tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import onnx
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
@@ -14,8 +14,8 @@ _LARGEST_PROTO = 2**31 - 1
 
 
 def external_files(model: onnx.ModelProto) -> list[str]:
-    """Names of the files that hold a model's weights, as seen from its own folder."""
-    return sorted({place.value for tensor in _outside(model) for place in _places(tensor)})
+    """Names of the files that hold a model's weights, as seen from its own folder, each spelt one way."""
+    return sorted({str(PurePath(place.value)) for tensor in _outside(model) for place in _places(tensor)})
 
 
 def read_weights(model: onnx.ModelProto, folder: Path, files: list[str]) -> list[str]:
