@@ -200,6 +200,13 @@ def test_axes_that_only_running_tells_are_a_problem_where_the_inputs_are_static(
     assert "dynamic-dimension" in named(report)
 
 
+@pytest.mark.parametrize(("size", "shown"), [(-1, "'?'"), (0, "0"), ("length", "'length'")])
+def test_a_size_that_is_none_is_dynamic(size: int | str, shown: str, tmp_path: Path) -> None:
+    proto = floats(node("Relu", "x", "y", "relu"), shape=(1, size))
+    (said, _) = [f.message for f in lint(saved(proto, tmp_path)).findings if f.rule == "dynamic-dimension"]
+    assert said == f"x has the shape [1, {shown}]"
+
+
 def half_precision_pixels() -> onnx.ModelProto:
     half = TensorProto.FLOAT16
     return model(

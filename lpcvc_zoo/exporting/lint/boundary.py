@@ -41,7 +41,8 @@ def guess_contract(graph: Graph, tower: Tower | None) -> Contract | None:
 def dynamic(subject: Subject) -> Iterator[Hit]:
     for value in (*subject.graph.inputs, *subject.graph.outputs):
         shape = dimensions(value)
-        if not value.type.tensor_type.HasField("shape") or any(not isinstance(dim, int) for dim in shape):
+        sized = all(isinstance(dim, int) and dim > 0 for dim in shape)  # some write an open size as 0
+        if not (value.type.tensor_type.HasField("shape") and sized):
             yield Hit(f"{value.name} has the shape {['?' if dim is None else dim for dim in shape]}")
     if nodes := tuple(label(node) for node in subject.graph.nodes() if _turns_dynamic(subject.graph, node)):
         yield Hit("sizes are computed at run time", nodes)

@@ -62,9 +62,9 @@ def known_dtype(kind: int) -> np.dtype[Any] | None:
 
 
 def dimensions(value: onnx.ValueInfoProto) -> tuple[Dim, ...]:
-    """A number for a static dimension, its name or None for a dynamic one."""
+    """A number for a static dimension, its name or None for a dynamic one, which some write as -1."""
     return tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or None
         for dim in value.type.tensor_type.shape.dim
     )
 
@@ -73,8 +73,9 @@ def static_shape(value: onnx.ValueInfoProto | None) -> tuple[int, ...] | None:
     """A value's sizes where all are known."""
     if value is None or not value.type.tensor_type.HasField("shape"):
         return None
-    sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.HasField("dim_value")]
-    return tuple(sizes) if len(sizes) == len(value.type.tensor_type.shape.dim) else None
+    sizes = dimensions(value)
+    known = tuple(size for size in sizes if isinstance(size, int))
+    return known if len(known) == len(sizes) else None
 
 
 def in_plain_onnx(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> onnx.NodeProto:
