@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,16 @@ def test_weights_in_another_file_are_taken_into_the_one(
     given = SAMPLE.prepare_text(CAPTIONS[0])
     expected = unit(run(plain, input_ids=given.astype(np.int64)))
     np.testing.assert_allclose(run(made.path("text"), text=given), expected, atol=1e-6)
+    same = made.manifest.weights
+    stored = (beside.parent / "t.bin").read_bytes()
+    middle = len(stored) // 2  # in the largest, the table
+    (beside.parent / "t.bin").write_bytes(
+        stored[:middle] + bytes([stored[middle] ^ 1]) + stored[middle + 1 :]
+    )
+    assert adopt(None, beside, tmp_path / "other", contract=SAMPLE).manifest.weights != same
+    (beside.parent / "t.bin").write_bytes(stored[4:])
+    with pytest.raises(ExportError, match=r"other files that can't be read: .* exceeds available data"):
+        adopt(None, beside, tmp_path / "out", contract=SAMPLE)
     monkeypatch.setattr("lpcvc_zoo.exporting.adopt._TWO_GB", 1000)
     with pytest.raises(ExportError, match="must stay below 2 GB"):
         adopt(None, beside, tmp_path / "out", contract=SAMPLE)
@@ -215,6 +226,33 @@ def test_weights_in_another_file_are_taken_into_the_one(
     with pytest.raises(ExportError, match=r"missing: .*t\.bin"):
         adopt(None, beside, tmp_path / "out", contract=SAMPLE)
     load_artifact(tmp_path / "out")  # the earlier one stays whole
+
+
+def linked(folder: Path) -> None:
+    """As a hub's cache lays a snapshot out."""
+    for path in list(folder.iterdir()):
+        path.symlink_to(path.rename(folder.parent / f"blob of {path.name}"))
+
+
+@pytest.mark.parametrize("lay_out", [linked, lambda folder: None])
+def test_weights_behind_links_or_of_constant_nodes_are_found_as_lint_finds_them(
+    lay_out: Callable[[Path], None], tmp_path: Path
+) -> None:
+    model = onnx.load(foreign.image_tower(tmp_path / "i.onnx"))
+    (held,) = model.graph.initializer
+    constant = onnx.helper.make_node("Constant", [], [held.name], value=held)
+    model.graph.node.insert(0, constant)
+    del model.graph.initializer[:]
+    (tmp_path / "snapshot").mkdir()
+    onnx.save(
+        model, tmp_path / "snapshot" / "i.onnx",
+        save_as_external_data=True, size_threshold=0, location="i.data", convert_attribute=True,
+    )  # fmt: skip
+    lay_out(tmp_path / "snapshot")
+    made = adopt(tmp_path / "snapshot" / "i.onnx", None, tmp_path / "out", contract=SAMPLE)
+    given = SAMPLE.prepare_image(sample_photos(1)[0])
+    expected = unit(run(tmp_path / "i.onnx", pixel_values=given))
+    np.testing.assert_allclose(run(made.path("image"), image=given), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("version", ["0.6.1", "1.0.0"])

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,8 +82,11 @@ def adopt(
     try:
         made: dict[Tower, TowerFile] = {}
         opsets: list[int] = []
+        sources: dict[Tower, list[Path]] = {}
         for tower, path in files.items():
-            rewired, file = _adopt_tower(path, tower, resolved, temporary, (outputs or {}).get(tower))
+            model, beside = _read(path)
+            sources[tower] = [path, *beside]
+            rewired, file = _adopt_tower(model, path, tower, resolved, temporary, (outputs or {}).get(tower))
             if (given_encodings := (encodings or {}).get(tower)) is not None:
                 kept = _keep_encodings(Path(given_encodings), temporary / file.file, rewired.renamed)
                 file = file.model_copy(update={"encodings": kept})
@@ -95,7 +98,7 @@ def adopt(
         manifest = Manifest(
             entry=name,
             family=FAMILY,
-            weights=f"{FAMILY}@{_identity(files)}",
+            weights=f"{FAMILY}@{_identity(sources)}",
             contract=resolved.name,
             embed_dim=next(iter(dims.values())),
             opset=max(opsets),
@@ -115,21 +118,21 @@ def adopt(
 
 def tower_of(path: str | Path) -> Tower:
     """Which tower an ONNX file is, told from its inputs: numbers in four dimensions are an image."""
-    model = _read(Path(path), weights=False)
+    model, _ = _read(Path(path), weights=False)
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in stored]
     return "image" if any(len(value.type.tensor_type.shape.dim) == 4 for value in inputs) else "text"
 
 
 def _adopt_tower(
-    path: Path, tower: Tower, contract: Contract, folder: Path, output: str | None
+    model: onnx.ModelProto, path: Path, tower: Tower, contract: Contract, folder: Path, output: str | None
 ) -> tuple[Rewired, TowerFile]:
     import onnx
 
     from lpcvc_zoo.exporting.rewire import Rewired
 
     samples = _samples(contract, tower)
-    rewired = Rewired(_read(path), tower, contract)
+    rewired = Rewired(model, tower, contract)
     rewired.fit_input()
     rewired.choose_output(output)
     del rewired.model.graph.value_info[:]  # those of open sizes would contradict the fixed ones
@@ -159,36 +162,34 @@ def _adopt_tower(
     )
 
 
-def _read(path: Path, *, weights: bool = True) -> onnx.ModelProto:
-    """An ONNX file with all of its weights in memory; ExportError where there are 2 GB of them or more."""
+def _read(path: Path, *, weights: bool = True) -> tuple[onnx.ModelProto, list[Path]]:
+    """An ONNX file with all of its weights in memory, and the other files that held some of them.
+
+    ExportError where there are 2 GB of them or more, or some can't be read.
+    """
     import onnx
+
+    from lpcvc_zoo.exporting.lint.weights import external_files, read_weights
 
     if not path.is_file():
         raise ExportError(f"{path} is missing: expected an ONNX file.")
     try:
         model = onnx.load(path, load_external_data=False)
-        stored = onnx.external_data_helper.ExternalDataInfo
-        parts = [
-            stored(tensor)
-            for tensor in model.graph.initializer
-            if tensor.data_location == onnx.TensorProto.EXTERNAL
-        ]
-        beside = {path.parent / part.location for part in parts}
-        missing = [str(file) for file in sorted(beside) if not file.is_file()]
-        if weights and missing:
-            raise ExportError(f"{path} keeps weights in files that are missing: {', '.join(missing)}.")
-        size = path.stat().st_size + sum(file.stat().st_size for file in beside - set(map(Path, missing)))
-        if size >= _TWO_GB:
-            raise ExportError(f"{path} holds {size / 1e9:.1f} GB; one ONNX file must stay below 2 GB.")
-        if weights and parts:
-            onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-    except ExportError:
-        raise
+        names = external_files(model)
     except Exception as error:  # protobuf's and onnx's exceptions have no common base
         raise ExportError(f"{path} can't be read as ONNX: {type(error).__name__}: {error}") from None
     if not model.graph.node:
         raise ExportError(f"{path} can't be read as ONNX: its graph is empty.")
-    return model
+    beside = [path.parent / name for name in names]
+    missing = [str(file) for file in beside if not file.is_file()]
+    if weights and missing:
+        raise ExportError(f"{path} keeps weights in files that are missing: {', '.join(missing)}.")
+    size = sum(file.stat().st_size for file in (path, *beside) if file.is_file())
+    if size >= _TWO_GB:
+        raise ExportError(f"{path} holds {size / 1e9:.1f} GB; one ONNX file must stay below 2 GB.")
+    if weights and (unread := read_weights(model, path.parent, names)):
+        raise ExportError(f"{path} keeps weights in other files that can't be read: {'; '.join(unread)}.")
+    return model, beside
 
 
 def _save(model: onnx.ModelProto, file: Path) -> None:
@@ -249,11 +250,11 @@ def _keep_encodings(path: Path, tower_file: Path, renamed: Mapping[str, str]) ->
     return Encodings(file=kept.name, sha256=sha256_of(kept))
 
 
-def _identity(files: Mapping[Tower, Path]) -> str:
-    """A hash of the files as they were given."""
+def _identity(files: Mapping[Tower, Sequence[Path]]) -> str:
+    """A hash of the files as they were given, those that hold weights alone included."""
     digest = hashlib.sha256()
-    for tower, path in files.items():
-        digest.update(f"{tower} {sha256_of(path)} ".encode())
+    for tower, paths in files.items():
+        digest.update(f"{tower} {' '.join(map(sha256_of, paths))} ".encode())
     return digest.hexdigest()[:SHORT]
 
 
