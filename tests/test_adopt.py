@@ -140,6 +140,7 @@ def test_images_in_every_exact_form(tmp_path: Path, options: dict[str, Any], cha
         ("image", {"shape": (1, 3, 224, 224)}, RULES, r"3, 1024, 1024\].*got float32 \[1, 3, 224, 224\]"),
         ("image", {"kind": TensorProto.UINT8}, SAMPLE, r"expected float32 .*got uint8 \[\?, 3, 224, 224\]"),
         ("image", {"kind": TensorProto.FLOAT16}, SAMPLE, "got float16"),
+        ("image", {"kind": 99}, SAMPLE, "a tensor's type and shape .*got type 99, which no tensor has"),
         ("image", {"hidden": True}, SAMPLE, r"outputs: expected 'image_embedding'.*last_hid.*image_embeds"),
         ("image", {"scale": float("nan")}, SAMPLE, "finite numbers"),
         ("image", {"scale": 0.0}, SAMPLE, "finite numbers"),

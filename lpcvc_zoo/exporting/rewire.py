@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from lpcvc_zoo.contract import Contract, Tower
 from lpcvc_zoo.errors import ContractError
+from lpcvc_zoo.exporting.lint.shapes import dimensions, known_dtype
 
 OLDEST_OPSET = 11
 Shape = tuple[int, ...]
@@ -230,8 +231,9 @@ class Rewired:
 
     def _wanted(self, value: Any) -> tuple[Open, str]:
         tensor = value.type.tensor_type
-        if not tensor.HasField("shape") or tensor.elem_type == TensorProto.UNDEFINED:
-            raise self._refusal(f"input {value.name!r}", "a shape and a type", ["neither is stated"])
+        if not tensor.HasField("shape") or known_dtype(tensor.elem_type) is None:
+            form = f"{_dtype(value)}, {'a' if tensor.HasField('shape') else 'no'} shape"
+            raise self._refusal(f"input {value.name!r}", "a tensor's type and shape", [form])
         return _open_shape(value), _dtype(value)
 
     def _refusal(self, what: str, expected: str, got: list[str], hint: str = "") -> ContractError:
@@ -256,14 +258,13 @@ def _count(shape: Open) -> int:
 
 
 def _open_shape(value: Any) -> Open:
-    return tuple(
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
-        for dim in value.type.tensor_type.shape.dim
-    )
+    return tuple(size if isinstance(size, int) and size > 0 else None for size in dimensions(value))
 
 
 def _dtype(value: Any) -> str:
-    return str(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+    kind = value.type.tensor_type.elem_type
+    dtype = known_dtype(kind)
+    return f"type {kind}, which no tensor has" if dtype is None else str(dtype)
 
 
 def _words(shape: Open, dtype: str) -> str:
