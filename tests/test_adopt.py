@@ -285,8 +285,23 @@ def test_encodings_stay_beside_the_tower_under_its_new_names(tmp_path: Path, ver
     (made.folder / kept.file).write_text(text + " ")
     with pytest.raises(ExportError, match=r"image_encoder\.encodings is not the file"):
         load_artifact(made.folder)
-    given.write_text('{"activation_encodings": {}}')
-    with pytest.raises(ExportError, match="not an AIMET encodings file"):
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"activation_encodings": {}}', "not an AIMET encodings file"),
+        ('{"activation_encodings": {}, "param_encodings": [{"bw": 8}]}', "with a name .KeyError: 'name'"),
+        ('{"activation_encodings": {}, "param_encodings": ["a"]}', "with a name .TypeError"),
+        ("[]", "not an AIMET encodings file"),
+        (None, r"model\.encodings can't be read: Is a directory; expected AIMET's encodings of image_enc"),
+    ],
+)
+def test_encodings_that_are_none_are_named(tmp_path: Path, content: str | None, message: str) -> None:
+    given = tmp_path / "model.encodings"
+    given.mkdir() if content is None else given.write_text(content)
+    file = foreign.image_tower(tmp_path / "i.onnx")
+    with pytest.raises(ExportError, match=message):
         adopt(file, None, tmp_path / "out", contract=SAMPLE, encodings={"image": given})
 
 

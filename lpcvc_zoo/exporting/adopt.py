@@ -233,18 +233,20 @@ def _keep_encodings(path: Path, tower_file: Path, renamed: Mapping[str, str]) ->
     kinds = ("activation_encodings", "param_encodings")
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-        parts = {kind: content[kind] for kind in kinds}
-    except FileNotFoundError:
-        raise ExportError(f"{path} is missing: expected AIMET's encodings of {tower_file.name}.") from None
+        for kind in kinds:
+            part = content[kind]
+            if isinstance(part, dict):  # up to version 0.6.1 by name, from 1.0.0 a list of records with names
+                content[kind] = {renamed.get(name, name): value for name, value in part.items()}
+            else:
+                content[kind] = [{**item, "name": renamed.get(item["name"], item["name"])} for item in part]
+    except OSError as error:
+        said = f"expected AIMET's encodings of {tower_file.name}"
+        raise ExportError(f"{path} can't be read: {error.strerror}; {said}.") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ExportError(
-            f"{path} is not an AIMET encodings file: expected JSON with {' and '.join(kinds)} ({error})."
+            f"{path} is not an AIMET encodings file: expected JSON with {' and '.join(kinds)}, each a record "
+            f"by name or a list of records with a name ({type(error).__name__}: {error})."
         ) from None
-    for kind, part in parts.items():
-        if isinstance(part, dict):  # up to version 0.6.1 by name, from 1.0.0 a list of records with names
-            content[kind] = {renamed.get(name, name): value for name, value in part.items()}
-        else:
-            content[kind] = [{**item, "name": renamed.get(item["name"], item["name"])} for item in part]
     kept = tower_file.with_suffix(".encodings")
     write_text(kept, json.dumps(content, indent=1))
     return Encodings(file=kept.name, sha256=sha256_of(kept))
