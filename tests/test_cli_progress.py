@@ -9,8 +9,11 @@ from pathlib import Path
 import foreign
 import pytest
 from rich.console import Console
+from tiny import tiny_model, two_photos
 
-from lpcvc_zoo.cli import main, shared
+from lpcvc_zoo import load_artifact, registry
+from lpcvc_zoo.cli import main, one, shared
+from lpcvc_zoo.exporting import cache
 from lpcvc_zoo.exporting.adopt import adopt
 
 
@@ -45,3 +48,29 @@ def test_json_is_json_where_colours_are_forced(
     said = capsys.readouterr()
     assert set(json.loads(said.out)) == {"image", "text"}
     assert "measuring" in said.err
+
+
+ODD = "odd[/b]"  # to rich, with its slash, the end of what never began
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_folder_whose_name_looks_like_markup_is_shown_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "1000")
+    monkeypatch.setattr(one.registry, "build", lambda *_, **__: tiny_model("lpcvc2026_sample"))
+    monkeypatch.setattr(cache, "cached_export", lambda *_, **__: load_artifact(ODD))
+    foreign.image_tower(Path("i.onnx"))
+    foreign.text_tower(Path("t.onnx"))
+    photos, name = two_photos(tmp_path / "two[i]"), registry.list_models()[0]
+    adopting = ["adopt", "i.onnx", "t.onnx", "--contract", "lpcvc2026_sample", "--out", f"{ODD}/pair"]
+    scoring = ["evaluate", f"{ODD}/pair", "--dataset", str(photos)]
+    quantising = ["quantize", name, "--samples", "2", "--out", f"{ODD}/w8a16"]
+    commands = (["export", name, "--out", ODD], adopting, ["profile", f"{ODD}/pair"], scoring, quantising)
+    for arguments in commands:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        said = capsys.readouterr()
+        assert not ended.value.code, said.err
+        assert ODD in said.out

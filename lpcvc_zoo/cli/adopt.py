@@ -63,7 +63,11 @@ def adopt(
         made = manifest.tower(tower)
         changes = "; ".join(made.changes) or "nothing"
         shown.add_row(
-            tower, str(artifact.path(tower)), f"{made.size_bytes / 1e6:.1f}", str(made.nodes), escape(changes)
+            tower,
+            escape(str(artifact.path(tower))),
+            f"{made.size_bytes / 1e6:.1f}",
+            str(made.nodes),
+            escape(changes),
         )
     print_table(shown)
     out.print(

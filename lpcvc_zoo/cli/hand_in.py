@@ -112,9 +112,8 @@ def submit(
         print_json(submission.model_dump(mode="json") | {"ready": seen.ready, "form": submission.form})
     elif yes:
         kept = folder_of(seen, folder)
-        out.print(
-            f"\nBoth jobs are shared with {address}. The form's fields, also in {kept}:", soft_wrap=True
-        )
+        said = f"\nBoth jobs are shared with {address}. The form's fields, also in {kept}:"
+        out.print(escape(said), soft_wrap=True)
         for label, value in submission.form.items():
             out.print(f"  {label}: {escape(value)}", highlight=False, soft_wrap=True)
     elif seen.ready:
@@ -143,7 +142,7 @@ def bundle(
         print_json({"folder": str(folder), "zip": str(zipped)})
         return
     for path in (folder, zipped):
-        out.print(str(path), highlight=False, soft_wrap=True)
+        out.print(escape(str(path)), highlight=False, soft_wrap=True)
 
 
 def _pair(what: list[str]) -> dict[Tower, str]:

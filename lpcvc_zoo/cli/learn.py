@@ -133,7 +133,7 @@ def _say_how_to_score(path: Path) -> None:
         score += ["--image-size", str(facts["image_size"])]
     if facts["text_length"] != min(entry.text.context_length, contract.text.length):
         score += ["--text-length", str(facts["text_length"])]
-    out.print(f"{path}\nScore it: {shlex.join(score)}", highlight=False, soft_wrap=True)
+    out.print(escape(f"{path}\nScore it: {shlex.join(score)}"), highlight=False, soft_wrap=True)
 
 
 def _workers(asked: int | None, device: str) -> int:

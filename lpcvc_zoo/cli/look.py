@@ -138,7 +138,7 @@ def fetch(
         model = f"{entry.name}.{record.tag}"
         fetched[model] = {"files": list(map(str, paths)), "sha": sha_of(*paths)}
         if not as_json:
-            out.print(f"{model}: {' and '.join(map(str, paths))}", highlight=False, soft_wrap=True)
+            out.print(escape(f"{model}: {' and '.join(map(str, paths))}"), highlight=False, soft_wrap=True)
     if as_json:
         print_json(fetched)
     raise typer.Exit(int(failed))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from lpcvc_zoo.cli.shared import AsJson, Calibration, Runtime, Threads, out, print_json, split
 from lpcvc_zoo.errors import ZooError
@@ -150,4 +151,4 @@ def report(
     if as_json:
         print_json([row.model_dump(mode="json") for row in rows])
         return
-    out.print(f"{len(rows)} rows: {folder / 'report.html'}", highlight=False)
+    out.print(escape(f"{len(rows)} rows: {folder / 'report.html'}"), highlight=False)

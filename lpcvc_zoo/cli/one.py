@@ -128,8 +128,9 @@ def export(
         lengths.print_choice(choice)
     _print_effects(manifest)
     files = ", ".join(manifest.tower(tower).file for tower in TOWERS)
-    out.print(f"in {folder}: {files}", highlight=False, soft_wrap=True)
-    out.print(f"{manifest.weights} weights, opset {manifest.opset}, {manifest.seconds:.0f} s", style="dim")
+    out.print(escape(f"in {folder}: {files}"), highlight=False, soft_wrap=True)
+    made_of = f"{manifest.weights} weights, opset {manifest.opset}, {manifest.seconds:.0f} s"
+    out.print(escape(made_of), style="dim")
 
 
 def profile(
@@ -174,7 +175,9 @@ def profile(
     print_profiles(profiles, operators)
     for tower, made in compiled.items():
         if Path(made.reference).is_absolute():  # not a job of a service
-            out.print(f"{tower} tower: {made.reference}", style="dim", highlight=False, soft_wrap=True)
+            out.print(
+                escape(f"{tower} tower: {made.reference}"), style="dim", highlight=False, soft_wrap=True
+            )
 
 
 def evaluate(
@@ -280,7 +283,7 @@ def evaluate(
     if found and artifact:
         lengths.print_choice(found.choice)
         where_made = f"The export at that length, with this choice in its manifest: {artifact.folder}"
-        out.print(where_made, style="dim", highlight=False, soft_wrap=True)
+        out.print(escape(where_made), style="dim", highlight=False, soft_wrap=True)
     shown = table("direction", "k", "counted", "recall", "95 % interval", "chance")
     for recall in scores.recalls:
         shown.add_row(
@@ -297,9 +300,8 @@ def evaluate(
     ):  # fmt: skip
         if left_out := [f"recall@{k}" for k in KS if k > count]:
             out.print(f"{direction}: no {' and no '.join(left_out)} of {count} {kind}", style="dim")
-    out.print(
-        f"{name} ({weights}) on {scores.dataset}: {scores.images} images, {scores.texts} texts", style="dim"
-    )
+    of_what = f"{name} ({weights}) on {scores.dataset}: {scores.images} images, {scores.texts} texts"
+    out.print(escape(of_what), style="dim")
 
 
 def artifact_of(

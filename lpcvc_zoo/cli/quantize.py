@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from lpcvc_zoo.cli.one import options_of
 from lpcvc_zoo.cli.shared import (
@@ -99,7 +100,7 @@ def quantize(
             print_json([cost.model_dump(mode="json") for cost in costs])
         else:
             _print_costs(costs)
-            out.print(f"plot: {plot}", highlight=False, soft_wrap=True)
+            out.print(escape(f"plot: {plot}"), highlight=False, soft_wrap=True)
         return
     with working(f"quantising {name}"):
         made = room.quantize(artifact, folder, precision, force=force, **how)
@@ -110,7 +111,7 @@ def quantize(
         return
     _print(made.manifest)
     _print_recalls(recalls, scored)
-    out.print(f"in {folder}", style="dim", soft_wrap=True)
+    out.print(escape(f"in {folder}"), style="dim", soft_wrap=True)
 
 
 def _recalls(whole: Artifact, quantized: Artifact, scored: RetrievalDataset) -> dict[str, Recall]:
@@ -141,7 +142,7 @@ def _print_recalls(recalls: Mapping[str, Recall], scored: RetrievalDataset) -> N
     out.print()
     print_table(shown)
     said = f"image to text, on {scored.name}: {len(scored.images)} images, none of which calibrates"
-    out.print(said, style="dim", soft_wrap=True)
+    out.print(escape(said), style="dim", soft_wrap=True)
 
 
 def _print(manifest: Manifest) -> None:
@@ -155,7 +156,7 @@ def _print(manifest: Manifest) -> None:
             f"{made.size_bytes / 1e6:.1f}",
             number(facts.mean_cosine if facts else None, 5),
             number(facts.agreement.min_cosine if facts else None, 5),
-            (", ".join(facts.kept) or "nothing") if facts else "all",
+            escape(", ".join(facts.kept) or "nothing") if facts else "all",
         )
     print_table(shown)
     if engines := {facts.engine or "" for tower in TOWERS if (facts := manifest.tower(tower).quantized)}:
@@ -166,7 +167,7 @@ def _print_costs(costs: Sequence[Cost]) -> None:
     for by in ("layer", "operator"):
         shown = table(by, "tower", ">nodes", ">1 - cosine when it alone is quantised")
         for cost in [cost for cost in costs if cost.by == by][:SHOWN]:
-            shown.add_row(cost.name, cost.tower, str(cost.nodes), f"{cost.cost:.2e}")
+            shown.add_row(escape(cost.name), cost.tower, str(cost.nodes), f"{cost.cost:.2e}")
         print_table(shown)
         out.print()
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.measure import measure_renderables
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
@@ -88,14 +89,15 @@ def check_model(name: str) -> None:
 
 def working(on: str) -> Status:
     """A spinner while the block runs, on stderr: with --json a machine reads stdout, terminal or not."""
-    return Console(stderr=True).status(on)
+    return Console(stderr=True).status(escape(on))
 
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar with the time left, on a terminal only, while the block runs; it gives what moves the bar."""
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+        TimeRemainingColumn(),
         console=Console(stderr=True), transient=True,
     )  # fmt: skip
     task = bar.add_task(what, total=None)
