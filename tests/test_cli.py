@@ -16,7 +16,8 @@ from lpcvc_zoo import registry
 from lpcvc_zoo.bench.ledger import MARKS, Ledger
 from lpcvc_zoo.cli import main
 from lpcvc_zoo.cli.shared import print_table, table
-from lpcvc_zoo.exporting import cache
+from lpcvc_zoo.errors import ZooError
+from lpcvc_zoo.exporting import cache as exports
 
 SMALL = "efficientvit_m0_text_s"
 SAMPLE = ["--contract", "lpcvc2026_sample"]
@@ -174,7 +175,7 @@ def test_an_out_inside_a_file_is_refused_before_anything_is_exported(
     capsys, tmp_path, monkeypatch, arguments
 ) -> None:
     monkeypatch.setattr(registry, "build", lambda *_, **__: pytest.fail("it built"))
-    monkeypatch.setattr(cache, "cached_export", lambda *_, **__: pytest.fail("it exported"))
+    monkeypatch.setattr(exports, "cached_export", lambda *_, **__: pytest.fail("it exported"))
     (tmp_path / "taken").write_text("a file")
     status, _, err = command(capsys, *arguments, SMALL, "--out", str(tmp_path / "taken" / "out"))
     assert status == 1
@@ -203,6 +204,37 @@ def test_a_report_is_written_under_the_lock_that_a_sweep_writes_its_own_under(
 
     monkeypatch.setattr("lpcvc_zoo.bench.report.write_report", write)
     assert command(capsys, "report", str(tmp_path))[0] == 0
+
+
+WORK = {
+    ("export", CHEAPEST): "lpcvc_zoo.exporting.onnx.export",
+    ("quantize", CHEAPEST): "lpcvc_zoo.exporting.cache.cached_export",
+    ("evaluate", CHEAPEST): "lpcvc_zoo.retrieval.evaluate.evaluate",
+    ("export", CHEAPEST, "--text-length", "auto"): "lpcvc_zoo.retrieval.lengths.evaluate_lengths",
+}
+
+
+@pytest.mark.parametrize("arguments", WORK, ids=" ".join)
+def test_what_keeps_a_machine_busy_waits_for_latency_measurements_of_others(
+    arguments, capsys, cache, tmp_path, monkeypatch
+) -> None:
+    def looked(*_: object, **__: object) -> None:
+        with (cache / "measure.lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        raise ZooError("seen")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(WORK[arguments], looked)
+    assert "Error: seen" in command(capsys, *arguments)[2]
+
+
+@pytest.mark.parametrize("name", ["export", "quantize"])
+def test_a_cache_that_is_a_file_is_named(name: str, capsys, tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LPCVC_ZOO_CACHE", str(tmp_path / "file"))
+    monkeypatch.chdir(tmp_path)
+    status, _, err = command(capsys, name, CHEAPEST)
+    assert (status, f"{tmp_path / 'file' / 'measure.lock'} can't be written" in err) == (1, True)
 
 
 def test_version_and_completion_are_there(capsys) -> None:

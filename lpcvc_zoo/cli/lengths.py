@@ -28,10 +28,11 @@ def parsed(given: str | None) -> tuple[bool, int | None]:
 
 def find(name: str, options: registry.BuildOptions, data: RetrievalDataset) -> Lengths:
     """Score the torch model at every length."""
+    from lpcvc_zoo.bench.locks import busy_machine
     from lpcvc_zoo.retrieval.lengths import evaluate_lengths
 
     model = registry.build(name, **options)
-    with counting(f"scoring {name} on {data.name} at several text lengths") as progress:
+    with counting(f"scoring {name} on {data.name} at several text lengths") as progress, busy_machine():
         return evaluate_lengths(model, data, progress=progress)
 
 

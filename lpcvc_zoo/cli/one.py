@@ -90,6 +90,7 @@ def export(
     auto, tokens = lengths.parsed(text_length)
     if not auto:
         _refuse_without("--text-length auto", dataset=dataset)
+    from lpcvc_zoo.bench.locks import busy_machine
     from lpcvc_zoo.exporting.artifact import check_folder
     from lpcvc_zoo.exporting.onnx import export as export_model
 
@@ -103,9 +104,8 @@ def export(
 
         choice = lengths.find(name, options, load_dataset(dataset)).choice
         options["text_length"] = choice.text_length
-    model = registry.build(name, **options)
-    with working(f"exporting {name}"):
-        made = export_model(model, folder, rewrites=rewrites, fused=fuse)
+    with working(f"exporting {name}"), busy_machine():
+        made = export_model(registry.build(name, **options), folder, rewrites=rewrites, fused=fuse)
     manifest = (made.record(choice) if choice else made).manifest
     _warn_of_other_models(manifest, folder)
     if as_json:
@@ -215,6 +215,7 @@ def evaluate(
         _refuse_without("--target", device=device, runtime=runtime)
     if precision is None:
         _refuse_without("--precision", calibration=calibration)
+    from lpcvc_zoo.bench.locks import busy_machine
     from lpcvc_zoo.retrieval.calibration import calibrating, check_apart
     from lpcvc_zoo.retrieval.datasets import load_dataset
     from lpcvc_zoo.retrieval.evaluate import BATCH_SIZE, CompiledPair
@@ -260,7 +261,7 @@ def evaluate(
             batch = 1  # seconds each: progress after every one
         what = CompiledPair(where, {tower: where.compile(files[tower], tower) for tower in TOWERS})
     if what is not None:
-        with counting(f"scoring {name} on {data.name}") as progress:
+        with counting(f"scoring {name} on {data.name}") as progress, busy_machine():
             scores = score(
                 what,
                 data,

@@ -75,6 +75,7 @@ def quantize(
     from lpcvc_zoo.exporting import quantize as room
 
     room.check_quantises(precision)
+    from lpcvc_zoo.bench.locks import busy_machine
     from lpcvc_zoo.exporting.artifact import check_folder
     from lpcvc_zoo.exporting.cache import cached_export
     from lpcvc_zoo.exporting.engines import ENGINES, find_engine
@@ -90,10 +91,10 @@ def quantize(
     folder = folder or Path("exported") / f"{name}-{canonical(precision)}{suffix}"
     check_folder(folder)
     options = options_of(pretrained, contract, image_size, text_length, text_depth)
-    with working(f"exporting {name}"):
+    with working(f"exporting {name}"), busy_machine():
         artifact = cached_export(name, rewrites=rewrites, **options)
     if explain:
-        with working("quantising every layer alone"):
+        with working("quantising every layer alone"), busy_machine():
             costs = room.explain(artifact, precision, **how)
         plot = _plot(costs, folder / "sensitivity.png", f"{name}, {precision}")
         if as_json:
@@ -102,7 +103,7 @@ def quantize(
             _print_costs(costs)
             out.print(escape(f"plot: {plot}"), highlight=False, soft_wrap=True)
         return
-    with working(f"quantising {name}"):
+    with working(f"quantising {name}"), busy_machine():
         made = room.quantize(artifact, folder, precision, force=force, **how)
     recalls = _recalls(artifact, made, scored)
     if as_json:
@@ -118,13 +119,14 @@ def _recalls(whole: Artifact, quantized: Artifact, scored: RetrievalDataset) -> 
     """The contract's metric before and after, by precision; nothing for untrained weights."""
     if whole.manifest.weights == "untrained":
         return {}
+    from lpcvc_zoo.bench.locks import busy_machine
     from lpcvc_zoo.retrieval.evaluate import evaluate
 
     found: dict[str, Recall] = {}
     metric = get_contract(whole.manifest.contract).metric
     for artifact in (whole, quantized):
         precision = artifact.manifest.precision
-        with counting(f"scoring {precision} on {scored.name}") as progress:
+        with counting(f"scoring {precision} on {scored.name}") as progress, busy_machine():
             scores = evaluate(artifact, scored, progress=progress)
         found[precision] = scores.recall(metric.k, mode=metric.mode)
     return found
