@@ -463,13 +463,14 @@ def test_a_compiled_tower_is_kept_by_content_and_device(
 
 
 @needs_compiler
+@pytest.mark.parametrize("left", [lambda whole: whole[: len(whole) // 2], lambda whole: b"\xff"])
 @pytest.mark.parametrize("name", ["context_qnn.bin", "context.onnx", "compiled.json"])
-def test_a_damaged_build_is_made_again(target: QnnTarget, tmp_path: Path, name: str) -> None:
+def test_a_damaged_build_is_made_again(target: QnnTarget, tmp_path: Path, name: str, left) -> None:
     path = _good(tmp_path)
     compiled = target.compile(path, "image")
     damaged = Path(compiled.reference).with_name(name)
     whole = damaged.read_bytes()
-    damaged.write_bytes(whole[: len(whole) // 2])
+    damaged.write_bytes(left(whole))
     with pytest.raises(TargetError, match=r"missing or damaged\. Compile the image tower again"):
         QnnTarget().profile(compiled)
     assert target.compile(path, "image") == compiled
@@ -557,6 +558,18 @@ def test_the_emulated_tower_agrees_with_onnx_runtime_and_runs_no_sample_twice(
     np.testing.assert_array_equal(target.infer(compiled, {"x": X[::-1]})["y"], emulated[::-1])
     with pytest.raises(AssertionError, match="native code was run"):
         target.infer(compiled, {"x": X[:1] + 1})
+
+
+@needs_compiler
+@pytest.mark.parametrize("left", [0, 1, 2, 100, -1])
+def test_a_damaged_sample_is_emulated_again(target: QnnTarget, tmp_path: Path, left: int) -> None:
+    compiled = target.compile(_good(tmp_path), "image")
+    emulated = target.infer(compiled, {"x": X[:1]})["y"]
+    (kept,) = Path(compiled.reference).parent.glob("samples/*.npz")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:left])
+    np.testing.assert_array_equal(target.infer(compiled, {"x": X[:1]})["y"], emulated)
+    assert kept.read_bytes() == whole
 
 
 @needs_compiler

@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from lpcvc_zoo.errors import TargetError
 from lpcvc_zoo.files import cache_dir, folder_written_whole, sha256_of, write_text
@@ -91,7 +91,7 @@ def read_build(folder: Path) -> Build | None:
         whole = all(sha256_of(folder / name) == sha256 for name, sha256 in build.files.items())
     except FileNotFoundError:
         return None
-    except ValidationError:
+    except ValueError:  # pydantic's, or that it is no text
         whole = False
     if not whole:
         log.warning("%s is damaged and will be made again.", folder)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -213,7 +214,9 @@ def _existing(onnx_file: Path) -> Path:
 
 
 def _read(kept: Path) -> dict[str, Array] | None:
-    if not kept.is_file():
+    """The kept outputs of a sample; None where there are none, or where the file is damaged."""
+    try:
+        with np.load(kept) as arrays:
+            return dict(arrays)
+    except (FileNotFoundError, BadZipFile, EOFError, ValueError):  # numpy's, of a file that is cut short
         return None
-    with np.load(kept) as arrays:
-        return dict(arrays)
