@@ -15,7 +15,7 @@ from torch import nn
 
 from lpcvc_zoo.contract import CONTRACTS
 from lpcvc_zoo.errors import ExportError
-from lpcvc_zoo.exporting.artifact import MANIFEST, check_folder, load_artifact
+from lpcvc_zoo.exporting.artifact import MANIFEST, Manifest, check_folder, load_artifact
 from lpcvc_zoo.exporting.onnx import OPSET, REJECTED, export
 
 
@@ -108,6 +108,9 @@ def test_a_tower_that_gives_nan_does_not_pass_the_gate(tmp_path) -> None:
     nn.init.constant_(model.text_encoder.tower.projection.weight, float("nan"))
     with pytest.raises(ExportError, match=r"text_encoder\.onnx"):
         export(model, tmp_path)
+    kept = (tmp_path / REJECTED).read_text()
+    json.loads(kept, parse_constant=pytest.fail)  # NaN is not JSON
+    assert np.isnan(Manifest.model_validate_json(kept).tower("text").parity.min_cosine)
 
 
 class Unexportable(nn.Module):

@@ -16,7 +16,8 @@ FILES: dict[Tower, str] = {"image": "image_encoder.onnx", "text": "text_encoder.
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # JSON has no NaN, which is what a collapsed tower's cosine may be: it is "NaN" there.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Parity(_Record):
