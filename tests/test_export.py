@@ -101,6 +101,9 @@ def test_towers_that_disagree_with_torch_are_refused_by_name_and_kept(tmp_path) 
     assert (tmp_path / REJECTED).is_file()
     with pytest.raises(ExportError, match="holds no"):
         load_artifact(tmp_path)
+    export(tiny_model("lpcvc2026_sample"), tmp_path)
+    assert load_artifact(tmp_path)
+    assert not (tmp_path / REJECTED).exists()
 
 
 def test_a_tower_that_gives_nan_does_not_pass_the_gate(tmp_path) -> None:

@@ -73,7 +73,8 @@ def export(
     started = time.monotonic()
     out_dir = Path(out_dir)
     check_folder(out_dir)
-    (out_dir / MANIFEST).unlink(missing_ok=True)  # an interrupted export must not look finished
+    for earlier in (MANIFEST, REJECTED):  # an interrupted export must not look finished
+        (out_dir / earlier).unlink(missing_ok=True)
     contract, entry = model.contract, model.entry
     names = resolve(rewrites)
     model.eval()
