@@ -84,6 +84,11 @@ def test_a_misspelt_precision_or_tower_is_answered_with_the_nearest(wrong: str, 
         canonical(wrong)
 
 
+def test_a_tower_has_one_precision() -> None:
+    with pytest.raises(ExportError, match="names the image tower twice"):
+        by_tower("image=w8a16+image=w8a8")
+
+
 def test_what_calibrates_is_never_scored_or_checked() -> None:
     photos, captions = calibration_pool()
     scored = load_dataset("photos_heldout")

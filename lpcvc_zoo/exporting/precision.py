@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from lpcvc_zoo.contract import TOWERS, Tower
-from lpcvc_zoo.errors import UnknownNameError
+from lpcvc_zoo.errors import ExportError, UnknownNameError
 
 FLOAT = "float"
 PRECISIONS = (FLOAT, "w8a16", "w8a8")  # bits of weights and of activations
 
 
 def by_tower(precision: str) -> dict[Tower, str]:
-    """Each tower's precision; one that is not named stays float. UnknownNameError suggests the nearest."""
+    """Each tower's precision; one that is not named stays float.
+
+    UnknownNameError suggests the nearest name; ExportError where a tower is named twice.
+    """
     if "=" not in precision:
         return dict.fromkeys(TOWERS, _known(precision))
-    chosen: dict[Tower, str] = dict.fromkeys(TOWERS, FLOAT)
+    chosen: dict[Tower, str] = {}
     for part in precision.replace(",", "+").split("+"):
         name, _, value = part.partition("=")
         tower = next((tower for tower in TOWERS if tower == name.strip()), None)
         if tower is None:
             raise UnknownNameError("tower", name.strip(), TOWERS)
+        if tower in chosen:
+            raise ExportError(f"{precision!r} names the {tower} tower twice: expected each tower once.")
         chosen[tower] = _known(value.strip())
-    return chosen
+    return {tower: chosen.get(tower, FLOAT) for tower in TOWERS}
 
 
 def canonical(precision: str) -> str:
