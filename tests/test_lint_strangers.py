@@ -248,7 +248,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("given", [("--rewrites", "none"), ("--image-size", "96"), ("--text-depth", "2")])
+@pytest.mark.parametrize("given", [("--rewrites", "none"), ("--image-size", "96"), ("--text-depth", "0")])
 def test_options_of_an_export_are_refused_for_what_is_exported(given, tmp_path: Path, capsys) -> None:
     path = saved(int64_ids(), tmp_path)
     assert f"is made already: expected no {given[0]}" in refused(capsys, str(path), *given)

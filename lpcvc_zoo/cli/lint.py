@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from lpcvc_zoo import registry
-from lpcvc_zoo.cli.one import RewritesForNpu, artifact_for_npu, options_of
+from lpcvc_zoo.cli.one import RewritesForNpu, artifact_for_npu, given_in, options_of
 from lpcvc_zoo.cli.shared import (
     AsJson,
     ImageSize,
@@ -131,8 +131,8 @@ def _reports(
     path, ours = Path(what), what in registry.list_models()  # the zoo's name wins
     if path.is_file() and not ours:
         idle: dict[str, object] = {"rewrites": rewrites, **options}
-        if given := [f"--{name.replace('_', '-')}" for name in idle if idle[name] and name != "contract"]:
-            raise ZooError(f"{what} is made already: expected no {', '.join(given)}.")
+        if given := given_in(idle, but="contract"):
+            raise ZooError(f"{what} is made already: expected no {given}.")
         return [look(path, contract=get_contract(contract) if contract else None, **looks)]
     if path.suffix == ".onnx" and not path.exists():
         raise ZooError(f"{path} is missing: expected an ONNX file.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -400,14 +401,16 @@ def _in_folder(name: str, options: registry.BuildOptions) -> Artifact | None:
 
     artifact = load_artifact(name)
     own = artifact.manifest.contract
-    if given := [
-        option
-        for option, value in options.items()
-        if value is not None and value is not False and (option, value) != ("contract", own)
-    ]:
-        shown = ", ".join(f"--{option.replace('_', '-')}" for option in given)
-        raise ZooError(f"{name} is made already, under contract {own}: expected no {shown}.")
+    same = "contract" if options.get("contract") == own else ""
+    if given := given_in({**options}, but=same):
+        raise ZooError(f"{name} is made already, under contract {own}: expected no {given}.")
     return artifact
+
+
+def given_in(options: Mapping[str, object], *, but: str) -> str:
+    """The options that were given, as they are written, without one."""
+    given = [name for name, value in options.items() if value is not None and value is not False]
+    return ", ".join(f"--{name.replace('_', '-')}" for name in given if name != but)
 
 
 def _warn_of_other_models(manifest: Manifest, folder: Path) -> None:
