@@ -134,6 +134,8 @@ def test_debug_shows_the_traceback() -> None:
         ),
         (["evaluate", SMALL, "--calibration", "photos"], "has no effect without --precision"),
         (["profile", SMALL, "--calibration", "photos"], "has no effect without --precision"),
+        (["quantize", SMALL, "--explain", "--force"], "--force has no effect with --explain"),
+        (["quantize", SMALL, "--explain", "--dataset", "photos"], "--dataset photos has no effect with"),
         (["export", SMALL, "--dataset", "photos_heldout"], "has no effect without --text-length auto"),
         (["evaluate", SMALL, "--dataset", "nowhere"], "There is no file or folder of that name either."),
         (["evaluate", "no/such"], "There is no folder no/such: expected one that export, quantize or adopt"),

@@ -29,6 +29,7 @@ from lpcvc_zoo.cli.shared import (
     working,
 )
 from lpcvc_zoo.contract import TOWERS, get_contract
+from lpcvc_zoo.errors import ZooError
 from lpcvc_zoo.retrieval import photos
 
 if TYPE_CHECKING:
@@ -84,8 +85,12 @@ def quantize(
     from lpcvc_zoo.retrieval.datasets import load_dataset
 
     find_engine(engine)
-    scored = load_dataset(dataset)
-    check_apart(calibrating(calibration), scored)
+    idle = ["--force"] * force + [f"--dataset {dataset}"] * (dataset != photos.HELD_OUT)
+    if explain and idle:
+        raise ZooError(f"{', '.join(idle)} has no effect with --explain, which scores nothing: leave it out.")
+    scored = None if explain else load_dataset(dataset)
+    if scored is not None:
+        check_apart(calibrating(calibration), scored)
     how: dict[str, Any] = {"samples": samples, "seed": seed, "pool": pool(calibration), "engine": engine}
     suffix = "" if engine == ENGINES[0] else f"-{engine}"
     folder = folder or Path("exported") / f"{name}-{canonical(precision)}{suffix}"
@@ -103,6 +108,7 @@ def quantize(
             _print_costs(costs)
             out.print(escape(f"plot: {plot}"), highlight=False, soft_wrap=True)
         return
+    assert scored is not None
     with working(f"quantising {name}"), busy_machine():
         made = room.quantize(artifact, folder, precision, force=force, **how)
     recalls = _recalls(artifact, made, scored)
