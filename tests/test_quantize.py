@@ -197,6 +197,8 @@ def test_its_folder_is_measured_as_it_is(quantized) -> None:
     own, other = quantized.manifest.precision, "image=w8a8"
     with pytest.raises(ZooError, match=f"made already, in {own}: expected no --precision {other}"):
         artifact_of(str(quantized.folder), {}, precision=other)
+    with pytest.raises(ZooError, match=f"made already, in {own}: expected no --calibration"):
+        artifact_of(str(quantized.folder), {}, precision=own, pool=bundled_pool())
     assert artifact_of(str(quantized.folder), {}, precision=own).manifest == quantized.manifest
     target = get_target("onnxruntime", iterations=3)
     profile = target.profile(target.compile(quantized.path("text"), "text"))

@@ -319,6 +319,8 @@ def artifact_of(
         own = artifact.manifest.precision
         if precision not in (FLOAT, own):
             raise ZooError(f"{name} is made already, in {own}: expected no --precision {precision}.")
+        if pool is not None:
+            raise ZooError(f"{name} is made already, in {own}: expected no --calibration.")
         return artifact
     from lpcvc_zoo.bench.locks import busy_machine
     from lpcvc_zoo.exporting.cache import cached_export
