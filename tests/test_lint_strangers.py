@@ -224,6 +224,13 @@ def test_activations_are_measured_in_the_types_that_the_graph_takes(make, tmp_pa
     assert not report.problems
 
 
+def test_an_input_of_another_kind_of_number_is_named(tmp_path: Path) -> None:
+    proto = int64_ids()
+    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT64
+    problems = "\n".join(lint(saved(proto, tmp_path), activations=True).problems)
+    assert "the input text is uint64, expected int32 or a type that differs in width alone" in problems
+
+
 def test_activations_that_can_not_be_measured_leave_the_rules_findings(tmp_path: Path) -> None:
     proto = int64_ids()
     proto.graph.node.insert(0, node("Magic", "text", "unused", "magic", domain="com.acme"))

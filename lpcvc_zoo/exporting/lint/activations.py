@@ -35,14 +35,19 @@ def peaks(graph: Graph, contract: Contract, tower: Tower) -> dict[str, float]:
             kind = helper.np_dtype_to_tensor_dtype(graph.dtype(name))
             model.graph.output.append(helper.make_tensor_value_info(name, kind, None))
     found = dict.fromkeys(wanted, 0.0)
+    given, samples = graph.inputs[0].name, parity_inputs(contract, tower)
+    dtype, own = graph.dtype(given), samples[0].dtype
+    if dtype is None or not np.can_cast(own, dtype, casting="same_kind"):  # int64 ids and fp16 pixels may be
+        raise ExportError(
+            f"Its activations can't be measured: the input {given} is {dtype}, expected {own} or a type that "
+            "differs in width alone."
+        )
     try:
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
         )
-        given = graph.inputs[0].name
-        for sample in parity_inputs(contract, tower):
-            array = sample.astype(graph.dtype(given), casting="same_kind")  # int64 ids, fp16 pixels
-            for name, value in zip(wanted, session.run(wanted, {given: array}), strict=True):
+        for sample in samples:
+            for name, value in zip(wanted, session.run(wanted, {given: sample.astype(dtype)}), strict=True):
                 if value.size:
                     found[name] = float(np.maximum(found[name], np.abs(value).max()))  # carries a NaN on
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
