@@ -15,8 +15,8 @@ from torch import nn
 
 from lpcvc_zoo.contract import CONTRACTS
 from lpcvc_zoo.errors import ExportError
-from lpcvc_zoo.exporting.artifact import MANIFEST, Manifest, check_folder, load_artifact
-from lpcvc_zoo.exporting.onnx import OPSET, REJECTED, export
+from lpcvc_zoo.exporting.artifact import MANIFEST, REJECTED, Manifest, check_folder, load_artifact
+from lpcvc_zoo.exporting.onnx import OPSET, export
 
 
 @pytest.fixture(scope="module", params=CONTRACTS)
@@ -123,9 +123,11 @@ class Unexportable(nn.Module):
 
 def test_a_tower_that_cannot_be_exported_is_an_error_that_names_it(tmp_path) -> None:
     model = tiny_model("lpcvc2026_sample")
+    whole = export(model, tmp_path)
     model.text_encoder.tower = Unexportable()
     with pytest.raises(ExportError, match="The text tower does not export"):
         export(model, tmp_path)
+    assert load_artifact(tmp_path).manifest == whole.manifest  # what lay there is as it was
 
 
 def test_a_tower_above_two_gigabytes_is_refused_before_any_work(tmp_path) -> None:

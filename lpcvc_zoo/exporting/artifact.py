@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +15,7 @@ from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.files import sha256_of, try_to_write, write_text
 
 MANIFEST = "manifest.json"
+REJECTED = "manifest.rejected.json"  # of towers that ONNX Runtime and torch disagree on; nothing loads it
 FILES: dict[Tower, str] = {"image": "image_encoder.onnx", "text": "text_encoder.onnx"}
 
 
@@ -227,6 +231,21 @@ def load_artifact(folder: str | Path) -> Artifact:
     artifact = Artifact(folder, manifest)
     artifact.verify()
     return artifact
+
+
+@contextmanager
+def both_towers(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder for both towers, which replace those in ``folder`` when the block ends well.
+
+    Until then what lies there stays as it is; a manifest of earlier towers goes before they do.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as name:
+        yield Path(name)
+        for earlier in (MANIFEST, REJECTED):
+            (folder / earlier).unlink(missing_ok=True)
+        for made in Path(name).iterdir():
+            made.replace(folder / made.name)
 
 
 def check_folder(folder: str | Path) -> None:

@@ -17,11 +17,13 @@ from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting.artifact import (
     FILES,
     MANIFEST,
+    REJECTED,
     Artifact,
     Effect,
     Manifest,
     Parity,
     TowerFile,
+    both_towers,
     check_folder,
 )
 from lpcvc_zoo.exporting.parity import agreement, run_onnx, run_torch
@@ -41,7 +43,6 @@ OPSET = 18
 MIN_COSINE = 0.9999
 PARITY_PHOTOS = 6
 PARITY_CAPTIONS = 12
-REJECTED = "manifest.rejected.json"
 _TWO_GB = 2**31 - 1
 _TOOLS = (
     "torch",
@@ -73,13 +74,12 @@ def export(
     started = time.monotonic()
     out_dir = Path(out_dir)
     check_folder(out_dir)
-    for earlier in (MANIFEST, REJECTED):  # an interrupted export must not look finished
-        (out_dir / earlier).unlink(missing_ok=True)
     contract, entry = model.contract, model.entry
     names = resolve(rewrites)
     model.eval()
-    image, image_problem = _export_tower(model, "image", out_dir / FILES["image"], names)
-    text, text_problem = _export_tower(model, "text", out_dir / FILES["text"], names)
+    with both_towers(out_dir) as folder:
+        image, image_problem = _export_tower(model, "image", folder / FILES["image"], names)
+        text, text_problem = _export_tower(model, "text", folder / FILES["text"], names)
     manifest = Manifest(
         entry=entry.name,
         family=entry.family,

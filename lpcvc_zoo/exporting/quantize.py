@@ -24,6 +24,7 @@ from lpcvc_zoo.exporting.artifact import (
     Parity,
     Quantized,
     TowerFile,
+    both_towers,
     check_folder,
 )
 from lpcvc_zoo.exporting.calibrate import Pool, Quantizable, bundled_pool, calibration_inputs
@@ -88,16 +89,11 @@ def quantize(
     check_folder(out_dir)
     manifest = artifact.manifest
     contract = get_contract(manifest.contract)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".") as name:
+    with both_towers(out_dir) as folder:
         towers = {
-            tower: _tower(artifact, tower, contract, chosen, Path(name), how, force)
+            tower: _tower(artifact, tower, contract, chosen, folder, how, force)
             for tower, chosen in by_tower(precision).items()
         }
-        # What lay there stays until all is made, and half of both is never taken for either.
-        (out_dir / MANIFEST).unlink(missing_ok=True)
-        for tower in towers.values():
-            (Path(name) / tower.file).replace(out_dir / tower.file)
     made = manifest.model_copy(
         update={
             "image": towers["image"],
