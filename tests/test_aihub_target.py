@@ -421,6 +421,27 @@ def test_the_token_is_in_no_message_and_no_file(hub: AIHubServer, tmp_path: Path
     assert all(TOKEN not in path.read_text() for path in kept)
 
 
+@pytest.mark.parametrize(
+    "token", ["first-half\n  second-half", "two words", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"]
+)
+def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(
+    hub: AIHubServer, tmp_path: Path, token: str
+) -> None:
+    hub.ini(tmp_path, token)
+    with pytest.raises(TargetError, match="expected one word, on one line") as caught:
+        target()
+    assert not any(part in str(caught.value) for part in token.split())
+
+
+def test_a_token_is_hidden_in_quotes_too(hub: AIHubServer, tmp_path: Path) -> None:
+    hub.token = "back\\slash"
+    hub.ini(tmp_path, hub.token)
+    where = target()
+    hub.faults.append(Fault("jobs/", status=400, detail=f"what is {hub.token}?"))
+    with pytest.raises(TargetError, match=r"what is \(token\)\?"):
+        where.compile(aihub_models.image_tower(tmp_path), "image")
+
+
 def test_without_configuration_or_client_it_says_what_to_do(
     hub: AIHubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

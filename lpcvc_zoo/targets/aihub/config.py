@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,5 +47,10 @@ def load_config(profile: str | None = None) -> ClientConfig:
         raise TargetError(f"{path} can't be read ({type(error).__name__}). {HOW}") from None
     if not config.api_token.strip():
         raise TargetError(f"{path} has an empty api_token. {HOW}")
+    if not re.fullmatch("[!-~]+", config.api_token):  # requests would show the whole header in its complaint
+        raise TargetError(
+            f"{path} has an api_token with a space, a line break or letters outside ASCII: "
+            f"expected one word, on one line. {HOW}"
+        )
     config.verbose = False
     return config

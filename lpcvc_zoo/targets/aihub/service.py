@@ -229,7 +229,9 @@ class Service:
     def _clean(self, text: str) -> str:
         """The client draws boxes around its messages; and no service shall make us print the token."""
         text = re.sub(r"[─-╿]|(?m:^\|)|(?m:\|$)", " ", text)
-        return " ".join(text.replace(self._token, "(token)").split())
+        for shown in (self._token, repr(self._token)[1:-1]):  # messages may quote it with escapes
+            text = text.replace(shown, "(token)")
+        return " ".join(text.split())
 
 
 def _times(tries: int) -> str:
