@@ -208,6 +208,30 @@ def test_another_variant_is_told_by_its_sizes(own: State, wanted: dict[str, tupl
     assert "is this a checkpoint of another variant?" in refusal(own, wider)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("text.token_embedding.weight", torch.int8),
+        ("image.conv1.weight", torch.complex64),
+        ("text.positional_embedding", torch.int32),
+    ],
+)
+def test_integers_and_complex_numbers_are_not_taken_for_weights(
+    own: State, name: str, kind: torch.dtype
+) -> None:
+    towers = make_small(context_length=8 if "positional" in name else 16)
+    state = own | {name: (100 * own[name]).to(kind)}
+    said = f"of another kind: {name} {str(kind).removeprefix('torch.')}, not floats"
+    with pytest.raises(WeightsError, match=re.escape(said)):
+        Checkpoint(state, Preprocessing(), "a", "a.pt").load_into(towers)
+
+
+def test_floats_are_not_taken_for_integers(own: State, wanted: dict[str, tuple[int, ...]]) -> None:
+    indices = {"image.bias_idxs": torch.zeros(3)}
+    with pytest.raises(WeightsError, match=r"does not fit: 1 of another kind.*\n.*float32, not integers"):
+        fit(own | indices, wanted | {"image.bias_idxs": (3,)}, what="a.pt", integers=indices)
+
+
 def test_a_copy_with_batch_norm_folded_away_is_told(own: State, wanted: dict[str, tuple[int, ...]]) -> None:
     norms = {"image.bn.running_mean": (4,), "image.bn.running_var": (4,)}
     assert "fuse=True" in refusal(own, wanted | norms)

@@ -1,4 +1,4 @@
-"""A converted checkpoint held against the towers it is for: every name and every shape accounted for."""
+"""A converted checkpoint held against the towers it is for: every name, shape and kind accounted for."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ SHOWN = 5  # of each kind of problem
 COUNTER = "num_batches_tracked"
 
 
-def fit(state: Mapping[str, Tensor], wanted: Shapes, *, what: str) -> dict[str, Tensor]:
-    """The state dict that loads strictly into towers of the shapes ``wanted``, in fp32.
+def fit(
+    state: Mapping[str, Tensor], wanted: Shapes, *, what: str, integers: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """The state dict that loads strictly into towers of the shapes ``wanted``, in fp32 but for ``integers``.
 
     Two things are put right, neither of which changes what is computed: a counter of BatchNorm's that
     is missing or was averaged to a float (it is not read in evaluation), and ``logit_scale`` given as one
-    number in a list. WeightsError lists all else that is missing, unexpected or misshapen.
+    number in a list. WeightsError lists all else that is missing, unexpected, misshapen or of another kind:
+    torch would copy integers into weights, quantised without their scales.
     """
     import torch
 
@@ -40,8 +43,15 @@ def fit(state: Mapping[str, Tensor], wanted: Shapes, *, what: str) -> dict[str, 
     missing = [name for name in wanted if name not in have]
     unexpected = [name for name in have if name not in wanted]
     misshapen = [name for name in wanted if name in have and have[name] != wanted[name]]
-    if missing or unexpected or misshapen:
-        raise WeightsError(_complaint(have, wanted, missing, unexpected, misshapen, what))
+    mistaken = {
+        name: f"{tensor.dtype}, not {'integers' if name in integers else 'floats'}".removeprefix("torch.")
+        for name, tensor in ready.items()
+        if name in wanted
+        and not name.endswith(COUNTER)
+        and (tensor.is_complex() or tensor.is_floating_point() == (name in integers))
+    }
+    if missing or unexpected or misshapen or mistaken:
+        raise WeightsError(_complaint(have, wanted, missing, unexpected, misshapen, mistaken, what))
     return ready
 
 
@@ -51,10 +61,13 @@ def _complaint(
     missing: Sequence[str],
     unexpected: Sequence[str],
     misshapen: Sequence[str],
+    mistaken: Mapping[str, str],
     what: str,
 ) -> str:
-    counts = {"missing": len(missing), "unexpected": len(unexpected), "misshapen": len(misshapen)}
-    summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    problems = {
+        "missing": missing, "unexpected": unexpected, "misshapen": misshapen, "of another kind": mistaken,
+    }  # fmt: skip
+    summary = ", ".join(f"{len(names)} {kind}" for kind, names in problems.items() if names)
     lines = [f"{what} does not fit: {summary} of {len(wanted)} tensors."]
     lines += _listed("missing", missing, wanted, "in the file", unexpected, have)
     lines += _listed("unexpected", unexpected, have, "wanted", missing, wanted)
@@ -62,6 +75,8 @@ def _complaint(
         f"  misshapen: {name} {list(have[name])}, not {list(wanted[name])}" for name in misshapen[:SHOWN]
     ]
     lines += _rest("misshapen", misshapen)
+    lines += [f"  of another kind: {name} {kinds}" for name, kinds in list(mistaken.items())[:SHOWN]]
+    lines += _rest("of another kind", list(mistaken))
     if any(name.endswith("running_mean") for name in missing):
         lines.append(
             "  BatchNorm is missing: is this a copy for inference, with BatchNorm folded away (as in a model "

@@ -56,7 +56,7 @@ class Checkpoint:
         Where the checkpoint has its branches folded already, as an Apple file for inference has, the same
         tower is put into that form first. Positional embeddings of another length are resized, and logged.
 
-        WeightsError lists everything that is missing, unexpected or misshapen.
+        WeightsError lists everything that is missing, unexpected, misshapen or of another kind.
         """
         from timm.utils.model import reparameterize_model
 
@@ -68,8 +68,11 @@ class Checkpoint:
             if name in folded:
                 tower.eval()  # folding is right only for BatchNorm in evaluation
                 setattr(towers, name, reparameterize_model(tower, inplace=True))
-        wanted = {name: tuple(tensor.shape) for name, tensor in towers.state_dict().items()}
-        state = fit(resize_positions(self.tensors, wanted, what=self.what), wanted, what=self.what)
+        own = towers.state_dict()
+        wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
+        integers = {name for name, tensor in own.items() if not tensor.is_floating_point()}
+        resized = resize_positions(self.tensors, wanted, what=self.what)
+        state = fit(resized, wanted, what=self.what, integers=integers)
         towers.load_state_dict(state)
 
     def warn_unless(self, **built: Any) -> None:

@@ -31,12 +31,12 @@ def resize_positions(
 
     Image: the square grid of patches is interpolated (bicubic, antialiased), a class token's kept. Text: the
     first positions are kept where fewer are wanted, interpolated (linear) where more. Biases by distance
-    (``BIASES``) are interpolated as timm does for another image size. Embeddings whose width differs are left
-    alone. WeightsError where the patches form no square.
+    (``BIASES``) are interpolated as timm does for another image size. Embeddings whose width differs, or
+    that are no floats, are left alone. WeightsError where the patches form no square.
     """
     resized = dict(state)
     for name in (*IMAGE_POSITIONS, TEXT_POSITIONS):
-        if name not in state or name not in wanted:
+        if name not in state or name not in wanted or not state[name].is_floating_point():
             continue
         have, want = tuple(state[name].shape), tuple(wanted[name])
         if have == want or len(have) != len(want) or have[-1] != want[-1]:
@@ -46,7 +46,8 @@ def resize_positions(
         resized[name] = resize(state[name], new, what=what)
         logger.info("%s: %s resized from %d to %d positions", what, name, old, new)
     for name, biases in state.items():
-        if name.endswith(BIASES) and biases.shape != wanted.get(name, biases.shape):
+        other = biases.is_floating_point() and biases.shape != wanted.get(name, biases.shape)
+        if name.endswith(BIASES) and other:
             resized[name] = resized_biases(biases, wanted[name])
             logger.info("%s: %s resized from %s to %s", what, name, tuple(biases.shape), wanted[name])
     return resized

@@ -55,6 +55,9 @@ def masked(tower: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tower.items():
         if name.startswith("l0_module."):
             continue
+        if not tensor.is_floating_point():
+            state[name] = tensor  # left for the check of kinds to report
+            continue
         block = BLOCK.fullmatch(name)
         if block:
             layer = int(block[2])
