@@ -121,6 +121,7 @@ def test_doctor_says_how_large_the_cache_is_and_when_its_disk_is_nearly_full(
     status, found = checks(capsys)
     assert status == 0
     assert found["cache"]["state"] == "missing"
+    assert "any folder in it but aihub" in found["cache"]["fix"]  # without it jobs are sent twice
     assert "LPCVC_ZOO_CACHE" in found["cache"]["fix"]
     monkeypatch.setenv("LPCVC_ZOO_CACHE", str(folder / "qnn" / "image" / "context.bin"))
     status, found = checks(capsys)

@@ -92,7 +92,10 @@ def check_cache() -> Check:
     found = f"{folder}: {parts}; {free / 1e9:.0f} GB free on its disk"
     if free >= ROOM:
         return Check(what="cache", state="ok", found=found)
-    fix = "While nothing runs, delete any folder in it: what is needed comes again. Or set LPCVC_ZOO_CACHE."
+    fix = (
+        "While nothing runs, delete any folder in it but aihub, which remembers the jobs that were sent: "
+        "what is needed comes again. Or set LPCVC_ZOO_CACHE."
+    )
     return Check(what="cache", state="missing", found=found, fix=fix)
 
 
