@@ -114,6 +114,22 @@ def test_what_was_submitted_is_found_again_by_any_later_target(hub: AIHubServer,
     assert kinds(hub) == ["compile", "profile"]
 
 
+def test_a_job_that_is_gone_is_sent_again_once_its_record_is_removed(
+    hub: AIHubServer, tmp_path: Path
+) -> None:
+    file = aihub_models.image_tower(tmp_path)
+    target().compile(file, "image")
+    hub.state.jobs.clear()
+    with pytest.raises(TargetError, match=r"could not be found.* remove that file") as caught:
+        target().submit_compile(file, "image")
+    assert hub.jobs == []
+    (record,) = (tmp_path / "cache" / "aihub").rglob("jobs/*.json")
+    assert str(record) in str(caught.value)
+    record.unlink()
+    target().compile(file, "image")
+    assert kinds(hub) == ["compile"]
+
+
 def test_other_content_device_options_or_series_are_other_jobs(hub: AIHubServer, tmp_path: Path) -> None:
     file = aihub_models.image_tower(tmp_path)
     ways: list[Callable[[], Any]] = [

@@ -12,6 +12,10 @@ class ServiceUnavailableError(TargetError):
     """The service did not answer, or was too busy, until patience ended. Nothing submitted is lost."""
 
 
+class NotFoundError(TargetError):
+    """The service has no such thing, or not for this account."""
+
+
 def may_pass(failure_type: int) -> bool:
     """Whether a failure of that ``JobFailureType`` is the service's or the device's, not the model's."""
     if failure_type == DEPENDENCY:

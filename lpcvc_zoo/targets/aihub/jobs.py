@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lpcvc_zoo.contract import Tower
-from lpcvc_zoo.targets.aihub.failures import may_pass
+from lpcvc_zoo.errors import TargetError
+from lpcvc_zoo.targets.aihub.failures import NotFoundError, may_pass
 from lpcvc_zoo.targets.aihub.service import Service
 from lpcvc_zoo.targets.aihub.store import JobRecord, Store
 from lpcvc_zoo.targets.aihub.uploads import KEPT, name_of
@@ -46,6 +47,8 @@ class Jobs:
 
         ``prepare`` is given the job's name, uploads what the job needs, and returns the one call that
         submits it. Raises what that raises; a job that may or may not have been accepted is found later.
+        TargetError where the one submitted before is not there: it may be another account's, and then sending
+        it again would make this account's the one that is remembered.
         """
         with self._store.held("jobs", key):
             before = self._store.get("jobs", key, JobRecord)
@@ -56,7 +59,9 @@ class Jobs:
                 record, uncertain = JobRecord(name=name, since=time.time(), attempt=attempt), False
             else:
                 record, uncertain = before, before.job_id is None
-            if record.job_id is None:
+            if record.job_id is not None:
+                self._look_up(record.job_id, key)
+            else:
                 send = prepare(record.name)
                 self._store.put("jobs", key, record)
                 # Whatever this raises, the job may be there: the record makes the next submission look.
@@ -74,6 +79,15 @@ class Jobs:
                 after=after,
                 versions=versions or {},
             )
+
+    def _look_up(self, job_id: str, key: str) -> None:
+        try:
+            self._service.job(job_id)
+        except NotFoundError as error:
+            raise TargetError(
+                f"{error} {self._store.path('jobs', key)} remembers that it was sent. If another account "
+                "sent it, go back to that one; else remove that file to send the job again."
+            ) from None
 
     def failure(self, ticket: Ticket, what: str, reason: str | None) -> JobFailedError:
         """The error of a failed job; remembered, so that submitting again knows whether to try again."""

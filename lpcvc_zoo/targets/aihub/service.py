@@ -19,7 +19,7 @@ from urllib.parse import urljoin, urlsplit
 from lpcvc_zoo.errors import TargetError
 from lpcvc_zoo.targets.aihub.config import load_config
 from lpcvc_zoo.targets.aihub.devices import DeviceInfo
-from lpcvc_zoo.targets.aihub.failures import ServiceUnavailableError
+from lpcvc_zoo.targets.aihub.failures import NotFoundError, ServiceUnavailableError
 from lpcvc_zoo.targets.aihub.source import Specs
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def open_service(profile: str | None = None, patience: Patience | None = None) -
 class Service:
     """The client's calls, patient with what passes and clear about what does not.
 
-    Every method raises ServiceUnavailableError where patience ended, and TargetError with the service's own
-    text where it refused. The token is in no text.
+    Every method raises ServiceUnavailableError where patience ended, NotFoundError for what is not there, and
+    TargetError with the service's own text where it refused. The token is in no text.
     """
 
     def __init__(self, config: qai_hub.client.ClientConfig, patience: Patience) -> None:
@@ -222,8 +222,9 @@ class Service:
                 f"Could not {doing}: {self.api_url} gave no usable answer in {_times(self.patience.tries)}. "
                 f"The last problem: {text} Nothing that was submitted is lost: run the same again later."
             )
+        refused = NotFoundError if _status(error) == 404 else TargetError
         if isinstance(error, (hub.Error, APIException, ValueError, OSError)):
-            return TargetError(f"Could not {doing}: {text}")
+            return refused(f"Could not {doing}: {text}")
         raise error
 
     def _clean(self, text: str) -> str:
@@ -232,6 +233,14 @@ class Service:
         for shown in (self._token, repr(self._token)[1:-1]):  # messages may quote it with escapes
             text = text.replace(shown, "(token)")
         return " ".join(text.split())
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The HTTP status of an answer that the client made an exception, and sometimes another one of that."""
+    while error is not None and not hasattr(error, "status_code"):
+        error = error.__cause__ or error.__context__
+    status: int | None = getattr(error, "status_code", None)
+    return status
 
 
 def _times(tries: int) -> str:

@@ -52,31 +52,31 @@ class Store:
         safe = "".join(letter if letter.isalnum() or letter in ".-" else "_" for letter in service)
         self.folder = cache_dir() / "aihub" / safe
 
+    def path(self, kind: str, key: str) -> Path:
+        return self.folder / kind / f"{key}.json"
+
     def get(self, kind: str, key: str, record: type[R]) -> R | None:
         try:
-            return record.model_validate_json(self._path(kind, key).read_text(encoding="utf-8"))
+            return record.model_validate_json(self.path(kind, key).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (ValidationError, ValueError, OSError) as error:
             raise TargetError(
-                f"{self._path(kind, key)} can't be read: {error}. It remembers what was sent to AI Hub; "
+                f"{self.path(kind, key)} can't be read: {error}. It remembers what was sent to AI Hub; "
                 "remove it to send that again."
             ) from None
 
     def put(self, kind: str, key: str, record: BaseModel) -> None:
-        path = self._path(kind, key)
+        path = self.path(kind, key)
         try:
             write_text(path, record.model_dump_json())
         except OSError as error:
             raise TargetError(f"{path} can't be written: {error.strerror or error}.") from None
 
-    def drop(self, kind: str, key: str) -> None:
-        self._path(kind, key).unlink(missing_ok=True)
-
     @contextmanager
     def held(self, kind: str, key: str) -> Iterator[None]:
         """Keep other processes from sending the same thing meanwhile; the kernel frees a dead one's hold."""
-        path = self._path(kind, key).with_suffix(".lock")
+        path = self.path(kind, key).with_suffix(".lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -87,6 +87,3 @@ class Store:
             yield
         finally:
             os.close(descriptor)
-
-    def _path(self, kind: str, key: str) -> Path:
-        return self.folder / kind / f"{key}.json"
