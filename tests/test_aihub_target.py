@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import requests
 from aihub_server import TOKEN, AIHubServer, Fault
 
 from lpcvc_zoo.errors import MissingExtraError, TargetError, UnknownNameError
@@ -245,6 +246,48 @@ def test_a_refusal_after_acceptance_loses_no_job(hub: AIHubServer, tmp_path: Pat
         where.submit_compile(file, "image")
     where.compile(file, "image")
     assert kinds(hub) == ["compile"]
+
+
+def test_a_job_is_found_among_those_of_a_kind_that_the_client_does_not_know(
+    hub: AIHubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = hub.api.answer
+
+    def with_another(method: str, path: str, query: str, body: bytes) -> Any:
+        found = right(method, path, query, body)
+        if path == "job_summaries/" and "offset" not in query:
+            found.job_summaries.add().MergeFromString(bytes([0xFA, 0x06, 0x00]))  # field 111, empty
+        return found
+
+    monkeypatch.setattr(hub.api, "answer", with_another)
+    hub.faults.append(Fault(ACCEPTED, after=True))
+    target().compile(aihub_models.image_tower(tmp_path), "image")
+    assert kinds(hub) == ["compile"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "passes"), [("MissingSchema", False), ("InvalidHeader", False), ("JSONDecodeError", True)]
+)
+def test_an_address_that_is_wrong_is_not_tried_again(hub: AIHubServer, kind: str, passes: bool) -> None:
+    details = ("no", "{", 0) if kind == "JSONDecodeError" else ("no",)
+    tried: list[None] = []
+
+    def fail() -> None:
+        tried.append(None)
+        raise getattr(requests.exceptions, kind)(*details)
+
+    where = target()
+    with pytest.raises(TargetError) as caught:
+        where.service.call("try", fail)
+    assert isinstance(caught.value, ServiceUnavailableError) == passes == (len(tried) > 1)
+
+
+@pytest.mark.parametrize("url", ["app.aihub.qualcomm.com", "https://", "file:///tmp"])
+def test_a_configured_address_that_is_none_is_refused(hub: AIHubServer, tmp_path: Path, url: str) -> None:
+    file = hub.ini(tmp_path)
+    file.write_text(file.read_text().replace(f"api_url = {hub.url}", f"api_url = {url}"))
+    with pytest.raises(TargetError, match=r"api_url that is no address: expected https://"):
+        target()
 
 
 def test_the_service_away_for_long_is_an_error_that_says_so(hub: AIHubServer, tmp_path: Path) -> None:

@@ -52,5 +52,7 @@ def load_config(profile: str | None = None) -> ClientConfig:
             f"{path} has an api_token with a space, a line break or letters outside ASCII: "
             f"expected one word, on one line. {HOW}"
         )
+    if not re.match(r"https?://[^/\s]", config.api_url):
+        raise TargetError(f"{path} has an api_url that is no address: expected https://... {HOW}")
     config.verbose = False
     return config

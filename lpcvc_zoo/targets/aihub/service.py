@@ -129,11 +129,12 @@ class Service:
             answer = self.call(
                 "list the jobs", public_rest_api.get_job_summary_list, self.client.config, offset, PAGE
             )
-            page = [getattr(job, job.WhichOneof("job")) for job in answer.job_summaries]
+            kinds = [(job, job.WhichOneof("job")) for job in answer.job_summaries]
+            page = [getattr(job, kind) for job, kind in kinds if kind]  # None: a kind newer than the client
             for job in page:  # newest first
                 if job.name == name:
                     found = job.job_id
-            if not page or page[-1].creation_time.seconds < since - CLOCKS_APART_S:
+            if not kinds or (page and page[-1].creation_time.seconds < since - CLOCKS_APART_S):
                 return found
             offset += PAGE
 
@@ -211,7 +212,9 @@ class Service:
             return error
         text = self._clean(str(error))
         passing = (hub.RateLimitedError, requests.RequestException, DecodeError, AssertionError)
-        if (
+        # requests' errors that are ValueErrors too are of the address or a header, but for garbled answers
+        final = isinstance(error, ValueError) and not isinstance(error, requests.JSONDecodeError)
+        if not final and (
             isinstance(error, passing)
             # a bare one is the client's own word that an answer makes no sense to it, and will never
             or (isinstance(error, hub.InternalError) and error.__cause__ is not None)
