@@ -495,3 +495,26 @@ def test_a_bundle_is_whole_or_the_earlier_one_stays(
     with pytest.raises(SubmissionError, match="no more than the image tower"):
         write_bundle(half, tmp_path / "another")
     assert not (tmp_path / "another.zip").exists()
+
+
+def test_what_is_no_bundle_is_not_replaced(tmp_path: Path, pair: Artifact) -> None:
+    notes, other, folder = (
+        tmp_path / "notes" / "README.txt",
+        tmp_path / "bundle.zip",
+        tmp_path / "b" / "x.zip",
+    )
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    other.write_text("mine")
+    folder.mkdir(parents=True)
+    for out, says in (
+        (notes.parent, "is no bundle"),
+        (notes, "is no bundle"),
+        (tmp_path / "bundle", "no bundle's zip"),
+        (tmp_path / "b" / "x", "no bundle's zip"),
+    ):
+        with pytest.raises(SubmissionError, match=says):
+            write_bundle(pair, out)
+    assert notes.read_text() == other.read_text() == "mine"
+    assert not (tmp_path / "bundle").exists()
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["x.zip"]

@@ -17,6 +17,7 @@ from lpcvc_zoo.files import put_folder, written_whole
 from lpcvc_zoo.preprocess import clip_tokenizer
 
 NEEDED = ("numpy", "onnxruntime", "pillow", "tokenizers")
+VERSIONS = "versions.json"
 SCRIPT = Path(__file__).with_name("bundled_evaluate.py")
 README = """{model} ({weights}), contract {contract}
 
@@ -34,13 +35,15 @@ def write_bundle(artifact: Artifact, out: str | Path, rows: Iterable[ResultRow] 
     """Write the folder ``out`` and ``out.zip`` beside it, each whole or not at all; returns the zip's path.
 
     Of ``rows`` those are kept that were measured with exactly these files. An earlier bundle is replaced;
-    SubmissionError where the folder holds other files, or where a tower is missing.
+    SubmissionError where something else is in its place, or where a tower is missing.
     """
     out, manifest = Path(out), artifact.manifest
+    zipped = out.with_name(f"{out.name}.zip")
     if manifest.towers != TOWERS:
         raise SubmissionError(
             f"{manifest.entry} has no more than the {manifest.towers[0]} tower: expected both."
         )
+    _refuse_others(out, zipped)
     artifact.verify()
     hashes = (manifest.tower("image").sha256, manifest.tower("text").sha256)
     kept = [row for row in rows if (row.image_sha256, row.text_sha256) == hashes and row.error is None]
@@ -53,13 +56,24 @@ def write_bundle(artifact: Artifact, out: str | Path, rows: Iterable[ResultRow] 
             _fill(folder, artifact, kept)
             archive = shutil.make_archive(str(temporary / "bundle"), "zip", temporary, out.name)
             put_folder(folder, out)
-            zipped = out.with_name(f"{out.name}.zip")
             Path(archive).replace(zipped)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise SubmissionError(f"The bundle {out} can't be written: {error.strerror or error}.") from None
     return zipped
+
+
+def _refuse_others(out: Path, zipped: Path) -> None:
+    """SubmissionError where what a bundle would replace was not made as one."""
+    bundled = (out / MANIFEST).is_file() and (out / VERSIONS).is_file()
+    empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if not bundled and not empty:
+        raise SubmissionError(f"{out} is there and is no bundle: expected a new or an earlier one's folder.")
+    if zipped.is_dir() or (zipped.exists() and not bundled):
+        raise SubmissionError(
+            f"{zipped} is there and is no bundle's zip. Move it away, or choose another folder."
+        )
 
 
 def _fill(folder: Path, artifact: Artifact, rows: list[ResultRow]) -> None:
@@ -78,7 +92,7 @@ def _fill(folder: Path, artifact: Artifact, rows: list[ResultRow]) -> None:
     texts = {
         "contract.json": contract.model_dump_json(indent=2),
         "requirements.txt": "".join(f"{name}=={number}\n" for name, number in versions.items()),
-        "versions.json": json.dumps({"made with": manifest.versions, "bundled with": bundled}, indent=2),
+        VERSIONS: json.dumps({"made with": manifest.versions, "bundled with": bundled}, indent=2),
         "results.json": json.dumps([row.model_dump(mode="json") for row in rows], indent=2),
         "README.txt": README.format(
             model=manifest.entry,
