@@ -339,9 +339,10 @@ def test_a_row_is_found_by_key_or_name_and_only_where_jobs_stand_behind_it() -> 
             find_row(rows, missing)
 
 
-def test_the_reference_is_openai_clip_in_floats_on_the_same_device_and_contract() -> None:
+def test_the_reference_is_openai_clip_whole_and_in_floats_on_the_same_device_and_contract() -> None:
     reference = remote("openai_clip_vit_b16", 1)
     others = [{"device": "S24"}, {"precision": "w8a8"}, {"contract": SAMPLE.name}, {"error": "no"}]
+    others += [{"text_length": 24}, {"text_depth": 6}, {"image_size": 112}]
     rows = [remote("openai_clip_vit_b16", 2, **other) for other in others]
     where = (reference.contract, reference.device)
     assert reference_ms(rows, *where) is None

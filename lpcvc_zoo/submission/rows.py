@@ -10,6 +10,7 @@ from lpcvc_zoo.bench.report.view import names
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.contract import TOWERS, Tower
 from lpcvc_zoo.errors import SubmissionError, UnknownNameError
+from lpcvc_zoo.registry import get_entry
 
 REFERENCE = "openai_clip_vit_b16"  # of the sample solution, whose latency the budget was taken from
 SHORTEST_KEY = 6
@@ -49,9 +50,15 @@ def compile_jobs(row: ResultRow) -> dict[Tower, str]:
 
 
 def reference_ms(rows: Sequence[ResultRow], contract: str, device: str) -> float | None:
-    """Milliseconds of both towers of OpenAI's CLIP, as floats, on that device; None where not measured."""
+    """Milliseconds of both towers of OpenAI's whole CLIP, as floats, on that device; None if not measured."""
+    entry = get_entry(REFERENCE)
     for row in reversed(rows):
         same = (row.entry, row.contract, row.device, row.precision) == (REFERENCE, contract, device, "float")
-        if same and row.target == "aihub" and row.error is None and row.total_ms is not None:
+        whole = (
+            row.text_length in (None, entry.text.context_length)
+            and row.text_depth in (None, entry.text_layers)
+            and row.image_size in (None, entry.image_size)
+        )
+        if same and whole and row.target == "aihub" and row.error is None and row.total_ms is not None:
             return row.total_ms
     return None
