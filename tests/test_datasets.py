@@ -486,6 +486,11 @@ def broken(*, strict=False):
 
 def wrong(*, strict=False):
     return "not a dataset"
+
+def leaving(*, strict=False):
+    raise SystemExit(0)
+
+number = 7
 """
 
 
@@ -496,6 +501,7 @@ def distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lpcvc(package / "data", "1,a dog.\n2,a cat.\n", "a.jpg,1\nb.jpg,2\n")
     (package / "__init__.py").write_text(PLUGIN)
     points = {"shelf": "load", "shelf_broken": "broken", "shelf_wrong": "wrong", "shelf_gone": "gone"}
+    points |= {"shelf_leaving": "leaving", "shelf_number": "number"}
     lines = [f"{name} = shelf_photos:{attribute}" for name, attribute in points.items()]
     target = tmp_path_factory.mktemp("target")
     entry_points = "\n".join([f"[{datasets.GROUP}]", *lines]) + "\n"
@@ -523,6 +529,8 @@ def test_a_third_party_s_dataset_takes_the_same_road(installed: Path) -> None:
     [
         ("shelf_broken", "OSError: the shelf is empty"),
         ("shelf_gone", "AttributeError"),
+        ("shelf_leaving", "SystemExit: 0"),
+        ("shelf_number", "TypeError: 'int' object is not callable"),
         ("shelf_wrong", "gave a str; expected a RetrievalDataset"),
     ],
 )
@@ -545,7 +553,10 @@ def test_a_distribution_seen_twice_counts_once_and_two_of_one_name_are_an_error(
     rival = tmp_path / "rivals" / "rival-1.0.dist-info"
     rival.mkdir(parents=True)
     (rival / "METADATA").write_text("Metadata-Version: 2.1\nName: rival\nVersion: 1.0\n")
-    (rival / "entry_points.txt").write_text(f"[{datasets.GROUP}]\nshelf = rival:load\n")
+    (rival / "entry_points.txt").write_text(f"[{datasets.GROUP}]\nshelf = rival:load\nother = rival:load\n")
     monkeypatch.syspath_prepend(str(rival.parent))
     with pytest.raises(RegistryError, match=r"Two datasets are called 'shelf'.*(rival|shelf-photos)"):
         load_dataset("shelf")
+    assert {"other", "shelf", "shelf_gone"} <= set(list_datasets())
+    with pytest.raises(DatasetError, match=r"Dataset 'shelf_gone'"):  # the others go on
+        load_dataset("shelf_gone")

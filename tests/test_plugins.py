@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 from wheels import install
 
+from lpcvc_zoo import plugins
+from lpcvc_zoo.errors import RegistryError, TargetError
 from lpcvc_zoo.registry import untrained
+from lpcvc_zoo.targets import GROUP, get_target, list_targets
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "plugin" / "my_encoder.py"
 ENTRY_POINT = "[lpcvc_zoo.backbones]\nfamily = {module}\n"
@@ -132,3 +135,70 @@ def test_an_unknown_model_hints_at_the_plugin_that_could_not_be_used(site: Site)
     assert asked.returncode != 0
     assert "Traceback" not in asked.stderr
     assert "bad-plugin" in asked.stderr
+
+
+def unpacked(folder: Path, name: str, entry_points: str, *, metadata: bool = True) -> None:
+    """What is installed of a distribution but its code."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "entry_points.txt").write_text(entry_points)
+    if metadata:
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+
+
+def test_a_distribution_that_can_not_be_read_is_named_once_and_breaks_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(plugins, "_told", set())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    unpacked(tmp_path, "nameless", f"[{GROUP}]\nours = nameless:Target\n", metadata=False)
+    (tmp_path / "nameless.py").write_text("1 / 0\n")
+    assert "ours" in list_targets()
+    with pytest.raises(TargetError, match=r"of distribution 'nameless-1\.0\.dist-info' .*ZeroDivisionError"):
+        get_target("ours")
+    unpacked(tmp_path, "crooked", f"[{GROUP}]\nno equals sign\n")
+    for _ in range(2):
+        assert {"ours", "onnxruntime"} <= set(list_targets())
+    assert [message.split(":")[0] for message in caplog.messages] == [
+        "The entry points of crooked can't be read"
+    ]
+
+
+TARGETS = {
+    "missing": "AttributeError",
+    "number": "TypeError: expected a class or function, got int",
+    "Leaving": "SystemExit: 3",
+    "Raising": "KeyError: 'board'",
+    "Bare": "TypeError: Bare has no fingerprint, compile, profile, infer",
+}
+THEIRS = """
+number = 7
+
+class Leaving:
+    def __init__(self):
+        raise SystemExit(3)
+
+class Raising:
+    def __init__(self):
+        raise KeyError("board")
+
+class Bare:
+    pass
+"""
+
+
+def test_a_target_that_is_none_is_an_error_of_its_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "their_targets.py").write_text(THEIRS)
+    lines = [f"their_{attribute} = their_targets:{attribute}" for attribute in TARGETS]
+    unpacked(tmp_path, "theirs", "\n".join([f"[{GROUP}]", *lines, "aihub = their_targets:Bare", ""]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for attribute, said in TARGETS.items():
+        with pytest.raises(
+            TargetError, match=f"Target 'their_{attribute}' of distribution 'theirs' .*{said}"
+        ):
+            get_target(f"their_{attribute}")
+    with pytest.raises(RegistryError, match="Two targets are called 'aihub': one of lpcvc_zoo itself"):
+        get_target("aihub")
+    assert get_target("onnxruntime").name == "onnxruntime"

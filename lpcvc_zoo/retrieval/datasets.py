@@ -10,11 +10,10 @@ A plugin adds a line to its own pyproject.toml; the function takes ``strict`` an
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from lpcvc_zoo.errors import DatasetError, UnknownNameError
-from lpcvc_zoo.plugins import distribution, points_by_name
+from lpcvc_zoo.plugins import distribution, names_in, point_named
 from lpcvc_zoo.retrieval import captions, coco, lpcvc_csv, photos
 from lpcvc_zoo.retrieval.files import ImageFinder, read_json
 from lpcvc_zoo.retrieval.records import DatasetBuilder, RetrievalDataset
@@ -33,7 +32,7 @@ _FORMS = (
 
 def list_datasets() -> list[str]:
     """Names of all datasets, built-in and third-party, sorted. Loads none of them."""
-    return sorted({*BUILT_IN, *_plugins()})
+    return sorted({*BUILT_IN, *names_in(GROUP)})
 
 
 def load_dataset(
@@ -56,7 +55,7 @@ def load_dataset(
     with a text.
     """
     name = str(name_or_path)
-    registered = isinstance(name_or_path, str) and (name in BUILT_IN or name in _plugins())
+    registered = isinstance(name_or_path, str) and (name in BUILT_IN or name in names_in(GROUP))
     if registered:
         if images is not None or split is not None:
             raise DatasetError(f"{name} is a registered dataset: it takes neither images= nor split=.")
@@ -122,20 +121,16 @@ def _file_in(folder: Path) -> Path:
 
 
 def _registered(name: str, strict: bool) -> RetrievalDataset:
-    if name in BUILT_IN:
+    point = point_named(GROUP, "dataset", name, BUILT_IN)
+    if point is None:
         return BUILT_IN[name](strict=strict)
-    point = _plugins()[name]
     whose = f"Dataset {name!r} of distribution {distribution(point)!r}"
     try:
         dataset = point.load()(strict=strict)
-    except Exception as error:  # a plugin may raise anything
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
         raise DatasetError(
             f"{whose} can't be loaded ({point.value}): {type(error).__name__}: {error}"
         ) from error
     if not isinstance(dataset, RetrievalDataset):
         raise DatasetError(f"{whose} gave a {type(dataset).__name__}; expected a RetrievalDataset.")
     return replace(dataset, name=name)
-
-
-def _plugins() -> dict[str, EntryPoint]:
-    return points_by_name(GROUP, "dataset", BUILT_IN)

@@ -14,8 +14,8 @@ import inspect
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from lpcvc_zoo.errors import TargetError, UnknownNameError
-from lpcvc_zoo.plugins import distribution, points_by_name
+from lpcvc_zoo.errors import TargetError, UnknownNameError, ZooError
+from lpcvc_zoo.plugins import distribution, names_in, point_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lpcvc_zoo.targets.base import Target
 
 GROUP = "lpcvc_zoo.targets"
+METHODS = ("fingerprint", "compile", "profile", "infer")
 BUILT_IN = {
     "onnxruntime": "lpcvc_zoo.targets.onnxruntime:OnnxRuntimeTarget",
     "aihub": "lpcvc_zoo.targets.aihub:AIHubTarget",
@@ -33,7 +34,7 @@ BUILT_IN = {
 
 def list_targets() -> list[str]:
     """Names of all targets, built-in and third-party, sorted. Loads none of them."""
-    return sorted({*BUILT_IN, *_plugins()})
+    return sorted({*BUILT_IN, *names_in(GROUP)})
 
 
 def get_target(name: str = "onnxruntime", **options: Any) -> Target:
@@ -54,7 +55,7 @@ def get_target(name: str = "onnxruntime", **options: Any) -> Target:
         raise TargetError(
             f"Target {name!r} can't be made with {given}: {error}. It takes: {takes}.{hint}"
         ) from None
-    return factory(**given)
+    return _made(name, factory, given)
 
 
 def options_of(name: str) -> set[str]:
@@ -74,21 +75,41 @@ def expand_devices(name: str, devices: Sequence[str]) -> tuple[str, ...]:
 
 
 def _factory(name: str) -> Callable[..., Target]:
+    point = point_named(GROUP, "target", name, BUILT_IN)
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return cast("Callable[..., Target]", getattr(import_module(module), attribute))
-    plugins = _plugins()
-    if name not in plugins:
-        raise UnknownNameError("target", name, [*BUILT_IN, *plugins])
-    point = plugins[name]
+    if point is None:
+        raise UnknownNameError("target", name, list_targets())
     try:
-        return cast("Callable[..., Target]", point.load())
-    except Exception as error:  # a plugin may raise anything
-        raise TargetError(
-            f"Target {name!r} of distribution {distribution(point)!r} can't be loaded "
-            f"({point.value}): {type(error).__name__}: {error}"
-        ) from error
+        factory = point.load()
+        if not callable(factory):
+            raise TypeError(f"expected a class or function, got {type(factory).__name__}")
+        inspect.signature(factory)
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        raise _broken(name, point, error) from error
+    return cast("Callable[..., Target]", factory)
 
 
-def _plugins() -> dict[str, EntryPoint]:
-    return points_by_name(GROUP, "target", BUILT_IN)
+def _made(name: str, factory: Callable[..., Target], given: dict[str, Any]) -> Target:
+    """A target with the methods of one; a plugin may give anything, or raise it."""
+    if name in BUILT_IN:
+        return factory(**given)
+    point = point_named(GROUP, "target", name, BUILT_IN)
+    assert point is not None  # the factory is its own
+    try:
+        target = factory(**given)
+    except ZooError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _broken(name, point, error) from error
+    if missing := [method for method in METHODS if not callable(getattr(target, method, None))]:
+        raise _broken(name, point, TypeError(f"{type(target).__name__} has no {', '.join(missing)}"))
+    return target
+
+
+def _broken(name: str, point: EntryPoint, error: BaseException) -> TargetError:
+    return TargetError(
+        f"Target {name!r} of distribution {distribution(point)!r} can't be loaded "
+        f"({point.value}): {type(error).__name__}: {error}"
+    )
