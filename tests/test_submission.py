@@ -228,7 +228,7 @@ def test_with_yes_both_jobs_are_shared_and_the_form_is_written(
     )
     assert status == 0
     assert shared(hub) == {job: [MINE] for job in jobs}
-    folder = Path("submissions") / "-".join(jobs)
+    folder = Path("submissions") / "-".join(jobs) / MINE
     form = (folder / "form.txt").read_text()
     for part in (
         "Team: Night Owls",
@@ -240,6 +240,40 @@ def test_with_yes_both_jobs_are_shared_and_the_form_is_written(
     record = (folder / "submission.json").read_text()
     assert list(json.loads(record)["shared"]) == jobs
     assert TOKEN not in record
+
+
+def test_sharing_again_keeps_team_and_contact_and_every_addresss_record(
+    hub: AIHubServer, pair: Artifact, capsys: Any
+) -> None:
+    sharing = ["submit", *compiled(pair), *CONTRACT, "--yes"]
+    status, _, err = command(capsys, *sharing, "--out", "i.onnx")  # a file
+    assert (status, "can't be written: Not a directory" in " ".join(err.split())) == (1, True)
+    assert shared(hub) == {}
+    assert command(capsys, *sharing, "--team", "Night Owls", "--contact", MINE)[0] == 0
+    assert command(capsys, *sharing, "--address", MINE)[0] == 0
+    out = command(capsys, *sharing)[1]
+    assert "Team: Night Owls" in out
+    forms = {path.parent.name: path.read_text() for path in Path("submissions").rglob("form.txt")}
+    assert set(forms) == {ORGANISERS, MINE}
+    assert f"Contact: {MINE}" in forms[ORGANISERS]
+    assert f"Shared with: {MINE}" in forms[MINE]
+
+
+def test_an_address_may_come_back_in_small_letters_and_must_be_one(
+    hub: AIHubServer, pair: Artifact, capsys: Any
+) -> None:
+    jobs = compiled(pair)
+    for job in hub.jobs:
+        job.shared_with.append(MINE)
+    there = ["submit", *jobs, *CONTRACT, "--address", MINE.title()]
+    assert command(capsys, *there, "--yes")[0] == 0
+    assert patches(hub) == []
+    assert command(capsys, *there, "--check-sharing")[0] == 0
+    status, _, err = command(capsys, *there, "--check-sharing", "--yes")
+    assert (status, "Expected --yes or --check-sharing, not both" in err) == (1, True)
+    for address in ("", "me", "me@a@b", "../me@example.org"):
+        status, _, err = command(capsys, "submit", *jobs, "--address", address)
+        assert (status, f"to share with, got {address!r}" in " ".join(err.split())) == (1, True)
 
 
 def test_killed_between_the_two_it_shares_the_second_only(

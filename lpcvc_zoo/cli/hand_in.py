@@ -81,9 +81,13 @@ def submit(
         share,
         sharing,
     )
+    from lpcvc_zoo.submission.record import check_address
     from lpcvc_zoo.submission.rows import compile_jobs
     from lpcvc_zoo.targets.aihub import AIHubTarget, open_service
 
+    if yes and check_sharing:
+        raise SubmissionError("Expected --yes or --check-sharing, not both: one shares, the other only asks.")
+    check_address(address)
     rows = read_rows(results)
     row = find_row(rows, what[0]) if len(what) == 1 else None
     jobs = compile_jobs(row) if row else _pair(what)
@@ -111,7 +115,7 @@ def submit(
     if as_json:
         print_json(submission.model_dump(mode="json") | {"ready": seen.ready, "form": submission.form})
     elif yes:
-        kept = folder_of(seen, folder)
+        kept = folder_of(submission, folder)
         said = f"\nBoth jobs are shared with {address}. The form's fields, also in {kept}:"
         out.print(escape(said), soft_wrap=True)
         for label, value in submission.form.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,29 +45,40 @@ class Submission(BaseModel):
         return {label: value for label, value in fields.items() if value}
 
 
-def folder_of(review: Review, parent: Path) -> Path:
-    """Where ``share`` writes: a folder of the two jobs' own."""
-    return parent / f"{review.image.id}-{review.text.id}"
+def folder_of(submission: Submission, parent: Path) -> Path:
+    """Where ``share`` writes: a folder of the two jobs' own, and in it one of the address's."""
+    review = submission.review
+    return parent / f"{review.image.id}-{review.text.id}" / submission.address.casefold()
+
+
+def check_address(address: str) -> None:
+    """SubmissionError for what can be no address of e-mail."""
+    if not re.fullmatch(r"[^\s@/]+@[^\s@/]+", address):
+        raise SubmissionError(f"Expected an address such as name@example.org to share with, got {address!r}.")
 
 
 def share(service: Service, submission: Submission, parent: Path) -> Submission:
     """Share both jobs with the address, and write the record and the form beside it.
 
-    Run again after a stop it shares only what is not shared yet. SubmissionError where the review is not
-    ready, or where the service does not show the address afterwards.
+    Run again after a stop it shares only what is not shared yet; team and contact are kept where none are
+    given. SubmissionError where the address is none, the review is not ready, or where the service does not
+    show the address afterwards.
     """
+    check_address(submission.address)
     failed = [check for check in submission.review.checks if check.passed is False]
     if failed:
         listed = "; ".join(f"{check.name}: {check.detail}" for check in failed)
         raise SubmissionError(f"Nothing was shared, because checks failed: {listed}")
-    folder = folder_of(submission.review, parent)
+    folder = folder_of(submission, parent)
     before = read(folder)
-    if before is not None and before.address == submission.address:
-        submission = submission.model_copy(update={"shared": before.shared})
+    if before is not None:
+        team, contact = submission.team or before.team, submission.contact or before.contact
+        kept = {"shared": before.shared, "team": team, "contact": contact}
+        submission = submission.model_copy(update=kept)
     _write(submission, folder)
     for job in submission.review.jobs:
         service.share(job.id, [submission.address])
-        if submission.address not in service.shared_with(job.id):
+        if not service.is_shared(job.id, submission.address):
             raise SubmissionError(
                 f"{job.id} was shared with {submission.address}, but {job.url} does not show it."
             )
@@ -79,13 +91,13 @@ def share(service: Service, submission: Submission, parent: Path) -> Submission:
 
 def sharing(service: Service, job_ids: tuple[str, ...], address: str) -> dict[str, bool]:
     """Whether each job is shared with an address now, as the service says."""
-    return {job_id: address in service.shared_with(job_id) for job_id in job_ids}
+    return {job_id: service.is_shared(job_id, address) for job_id in job_ids}
 
 
 def read(folder: Path) -> Submission | None:
     try:
         return Submission.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValidationError, ValueError, OSError) as error:
         raise SubmissionError(f"{folder / FILE} can't be read: {error}. Move it away.") from None

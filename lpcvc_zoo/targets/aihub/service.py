@@ -187,19 +187,24 @@ class Service:
 
     def share(self, job_id: str, emails: Sequence[str]) -> None:
         """Share a job and all that belongs to it with these addresses; those who have it keep it."""
-        missing = sorted(set(emails) - set(self.shared_with(job_id)))
+        missing = sorted(email for email in set(emails) if not self.is_shared(job_id, email))
         if missing:
             self.call(f"share the job {job_id}", self.job(job_id).modify_sharing, add_emails=missing)
 
     def unshare(self, job_id: str, emails: Sequence[str]) -> None:
         """Stop sharing a job with these addresses."""
-        present = sorted(set(emails) & set(self.shared_with(job_id)))
+        given = {email.casefold() for email in emails}
+        present = sorted(email for email in self.shared_with(job_id) if email.casefold() in given)
         if present:
             self.call(f"unshare the job {job_id}", self.job(job_id).modify_sharing, delete_emails=present)
 
     def shared_with(self, job_id: str) -> tuple[str, ...]:
         """The addresses a job is shared with, as the service says now."""
         return tuple(self.call(f"ask with whom the job {job_id} is shared", self.job(job_id).get_sharing))
+
+    def is_shared(self, job_id: str, email: str) -> bool:
+        """Whether a job is shared with that address; the service may keep it in small letters."""
+        return email.casefold() in map(str.casefold, self.shared_with(job_id))
 
     def problem(self, doing: str, error: Exception) -> TargetError:
         """An exception of the client as ours; anything it does not raise on purpose is raised as it is."""
