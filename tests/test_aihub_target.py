@@ -507,6 +507,9 @@ def test_without_configuration_or_client_it_says_what_to_do(
     monkeypatch.setenv("QAIHUB_CLIENT_INI", str(tmp_path / "none.ini"))
     with pytest.raises(TargetError, match="qai-hub configure"):
         target()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(TargetError, match=r"team\.ini.*qai-hub configure --profile team --api_token"):
+        target(account="team")
     broken = tmp_path / "broken.ini"
     broken.write_text(f"[api]\napi_token {TOKEN}\n")
     monkeypatch.setenv("QAIHUB_CLIENT_INI", str(broken))

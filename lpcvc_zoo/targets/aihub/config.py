@@ -35,24 +35,25 @@ def load_config(profile: str | None = None) -> ClientConfig:
     from qai_hub import api_utils
     from qai_hub.public_rest_api import APIException
 
+    how = HOW.replace("configure", f"configure --profile {profile}") if profile else HOW
     if not path.is_file():
-        raise TargetError(f"There is no {path}, which holds the token for AI Hub. {HOW}")
+        raise TargetError(f"There is no {path}, which holds the token for AI Hub. {how}")
     try:
         config = api_utils.load_api_config_from_file(str(path))
     except APIException:
         raise TargetError(
-            f"{path} is incomplete: expected api_url, web_url and api_token in a section [api]. {HOW}"
+            f"{path} is incomplete: expected api_url, web_url and api_token in a section [api]. {how}"
         ) from None
     except (configparser.Error, ValueError, OSError) as error:  # their texts may quote the token's line
-        raise TargetError(f"{path} can't be read ({type(error).__name__}). {HOW}") from None
+        raise TargetError(f"{path} can't be read ({type(error).__name__}). {how}") from None
     if not config.api_token.strip():
-        raise TargetError(f"{path} has an empty api_token. {HOW}")
+        raise TargetError(f"{path} has an empty api_token. {how}")
     if not re.fullmatch("[!-~]+", config.api_token):  # requests would show the whole header in its complaint
         raise TargetError(
             f"{path} has an api_token with a space, a line break or letters outside ASCII: "
-            f"expected one word, on one line. {HOW}"
+            f"expected one word, on one line. {how}"
         )
     if not re.match(r"https?://[^/\s]", config.api_url):
-        raise TargetError(f"{path} has an api_url that is no address: expected https://... {HOW}")
+        raise TargetError(f"{path} has an api_url that is no address: expected https://... {how}")
     config.verbose = False
     return config
