@@ -15,6 +15,7 @@ import tiny
 from aihub_server import DEVICES, TOKEN, AIHubServer, Fault
 from test_cli import command
 
+from lpcvc_zoo.cli.checks import check_cache
 from lpcvc_zoo.exporting.artifact import load_artifact
 
 
@@ -126,7 +127,19 @@ def test_doctor_says_how_large_the_cache_is_and_when_its_disk_is_nearly_full(
     monkeypatch.setenv("LPCVC_ZOO_CACHE", str(folder / "qnn" / "image" / "context.bin"))
     status, found = checks(capsys)
     assert status == 1
-    assert found["cache"]["found"].endswith("context.bin is a file")
+    assert found["cache"]["found"].endswith("context.bin is none")
+
+
+@pytest.mark.parametrize("what", ["lpcvc_zoo.cli.checks.try_to_write", "pathlib.Path.iterdir"])
+def test_doctor_says_when_the_cache_can_not_be_used(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def refuse(folder: Path) -> None:  # root may write and read all, so permissions would not show it
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(what, refuse)
+    found = check_cache()
+    assert (found.state, "can't be read and written: Permission denied" in found.found) == ("bad", True)
 
 
 @pytest.mark.parametrize(

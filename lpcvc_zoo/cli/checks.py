@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from pydantic import BaseModel, ConfigDict
 
 from lpcvc_zoo.errors import ZooError
-from lpcvc_zoo.files import cache_dir
+from lpcvc_zoo.files import cache_dir, try_to_write
 
 DISTRIBUTION = "lpcvc-zoo"
 PYTHON = (3, 11)
@@ -78,14 +78,17 @@ def check_packages() -> list[Check]:
 def check_cache() -> Check:
     """How much lies in the cache folder, of what kind, and how much room the disk has left."""
     folder = cache_dir()
-    if folder.exists() and not folder.is_dir():
-        fix = "Set LPCVC_ZOO_CACHE to a folder; it need not exist yet."
-        return Check(what="cache", state="bad", found=f"{folder} is a file", fix=fix)
-    kinds = {
-        kind.name: sum(path.stat().st_size for path in kind.rglob("*") if path.is_file())
-        for kind in (sorted(folder.iterdir()) if folder.is_dir() else [])
-        if kind.is_dir()
-    }
+    try:
+        try_to_write(folder)
+        kinds = {
+            kind.name: sum(path.stat().st_size for path in kind.rglob("*") if path.is_file())
+            for kind in (sorted(folder.iterdir()) if folder.is_dir() else [])
+            if kind.is_dir()
+        }
+    except OSError as error:
+        fix = "Set LPCVC_ZOO_CACHE to a folder of yours; it need not exist yet."
+        found = f"{folder} can't be read and written: {error.strerror or error}"
+        return Check(what="cache", state="bad", found=found, fix=fix)
     parts = ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in kinds.items()) or "empty"
     exists = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(exists).free
