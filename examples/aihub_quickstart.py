@@ -10,10 +10,11 @@ Stop it whenever you like and run it again: jobs that were submitted are found a
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
-from lpcvc_zoo import ZooError, get_contract
+from lpcvc_zoo import ZooError, get_contract, get_entry
 from lpcvc_zoo.bench.outcome import INTERRUPTED
 from lpcvc_zoo.bench.row import ResultRow
 from lpcvc_zoo.bench.sweep import SweepOptions, run
@@ -44,8 +45,9 @@ def main() -> None:
     parser.add_argument("--dataset", default="photos", help="to score a trained model on")
     parser.add_argument("--out", type=Path, default=Path("aihub_results"), help="folder of ledger and report")
     given = parser.parse_args()
-    contract = get_contract(given.contract)
     try:
+        get_entry(given.model)  # one model: a pattern, or a wrong name, ends here
+        contract = get_contract(given.contract)
         print("1. Ask AI Hub for its devices")
         service = open_service()
         device = find_devices(given.device or contract.device, service.devices())[0]
@@ -70,7 +72,8 @@ def main() -> None:
     except ZooError as error:
         sys.exit(f"Error: {error}")
     print(f"4. It is on the plot: {given.out / 'report.html'}")
-    print(f"Next: lpcvc-zoo submit {row.entry} --results {given.out} (looks, and shares nothing)")
+    where = f" --device {shlex.quote(row.device)}" if given.device else ""
+    print(f"Next: lpcvc-zoo submit {row.entry} --results {given.out}{where} (looks, and shares nothing)")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ The model comes with the package, trained: nothing is downloaded. By its bare na
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 
-from lpcvc_zoo import build, evaluate, export
+from lpcvc_zoo import ZooError, build, evaluate, export
 from lpcvc_zoo.data import PHOTOS
 
 PHOTO = PHOTOS / "images" / "panda.jpg"
@@ -28,7 +29,10 @@ def main() -> None:
     given = parser.parse_args()
 
     print(f"1. Build {given.model}")
-    model = build(given.model)
+    try:
+        model = build(given.model)
+    except ZooError as error:
+        sys.exit(f"Error: {error}")
     contract = model.contract
     print(f"   weights: {model.weights}")
     print(f"   contract: {contract.name}, from the {contract.source}")

@@ -28,8 +28,9 @@ def quickstart(folder: Path, *arguments: str, before: str = IN_A_HURRY, **env: s
 @pytest.mark.slow
 def test_it_goes_from_a_token_to_a_row_on_the_plot(hub: AIHubServer, tmp_path: Path) -> None:
     arguments = ("--model", "efficientvit_m0_text_s", "--contract", "lpcvc2026_sample")
-    status, said = quickstart(tmp_path, *arguments)
+    status, said = quickstart(tmp_path, *arguments, "--device", "XR2 Gen 2 (Proxy)")
     assert status == 0, said
+    assert "submit efficientvit_m0_text_s --results aihub_results --device 'XR2 Gen 2 (Proxy)'" in said
     assert "XR2 Gen 2 (Proxy)" in said
     assert "on NPU" in said
     assert "untrained: its latency is real" in said
@@ -52,7 +53,12 @@ def test_without_the_client_or_the_token_it_says_how_to_get_them(tmp_path: Path)
     assert "Traceback" not in said
 
 
-def test_an_unknown_device_or_model_is_one_message(hub: AIHubServer, tmp_path: Path) -> None:
+def test_an_unknown_device_model_or_contract_is_one_message(hub: AIHubServer, tmp_path: Path) -> None:
+    for option, said_of in (("--contract", "contract 'nosuch'"), ("--model", "model 'nosuch'")):
+        status, said = quickstart(tmp_path, option, "nosuch")
+        assert (status, f"Error: Unknown {said_of}" in said) == (1, True)
+    status, said = quickstart(tmp_path, "--model", "efficientvit_*")
+    assert (status, "Error: Unknown model 'efficientvit_*'" in said, hub.jobs) == (1, True, [])
     status, said = quickstart(tmp_path, "--device", "Samsung Galaxy S42")
     assert (status, "Did you mean 'Samsung Galaxy S2" in said) == (1, True)
     status, said = quickstart(tmp_path, "--model", "efficientvit_b0")

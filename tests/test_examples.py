@@ -43,6 +43,11 @@ def test_the_quickstart_goes_from_a_name_to_a_score_and_says_what_it_is_worth(
     assert made == {"image_encoder.onnx", "text_encoder.onnx", "manifest.json"}
 
 
+def test_the_quickstart_says_in_one_line_that_a_model_is_unknown(example: Example) -> None:
+    with pytest.raises(SystemExit, match="Error: Unknown model 'nosuch'"):
+        example("quickstart.py", "--model", "nosuch")
+
+
 @pytest.mark.slow
 def test_the_custom_target_measures_beside_the_built_in_one(example: Example) -> None:
     said = example("custom_target.py")
