@@ -14,8 +14,10 @@ from typing import Any
 
 import aihub_sweep
 import foreign
+import numpy as np
 import pytest
 from aihub_server import TOKEN, AIHubServer, Fault
+from PIL import Image
 from rows import row as made_up_row
 from sweep_fakes import FakeTarget
 from test_cli import command, from_json
@@ -461,6 +463,7 @@ ODD = {
     "an image twice": (TEXTS, [*IMAGES, ["1.jpg", "2"]]),
     "images that are not there": (TEXTS, [*IMAGES, ["9.jpg", "0"], ["../1.jpg", "1"]]),
     "unknown ids": (TEXTS, [*IMAGES, ["3.jpg", "8"], ["val/4.jpg", "8;1"]]),
+    "a special token": ([*TEXTS, ["3", "cat<|endoftext|>"]], [*IMAGES, ["3.jpg", "3"], ["val/4.jpg", "3;0"]]),
     "an id twice": ([*TEXTS, ["0", "a plane"], ["0", "A red boat"]], IMAGES),
     "cut short": ([*TEXTS, ["3"], ["4", " "], []], [*IMAGES, ["3.jpg"], []]),
 }  # fmt: skip
@@ -504,6 +507,27 @@ def test_the_bundles_own_script_says_why_there_is_nothing_to_score(
 ) -> None:
     with pytest.raises(SystemExit, match=says):
         bundled_evaluate.read_data(listed(tmp_path, texts, images), None)
+
+
+def test_the_bundles_own_script_reads_16_bits_as_we_do(tmp_path: Path) -> None:
+    shades = np.linspace(0, 65_535, 64, dtype=np.uint16).reshape(8, 8)
+    for name in ("deep.png", "deep.pgm"):
+        Image.fromarray(shades).save(tmp_path / name)
+        spec = SAMPLE.image.model_dump(mode="json")
+        found = bundled_evaluate.prepare_image(tmp_path / name, spec)
+        np.testing.assert_array_equal(found, SAMPLE.prepare_image(tmp_path / name))
+
+
+def test_the_bundles_own_script_names_a_broken_image_and_a_wrong_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit, match=r"broken\.png can't be read as an image: UnidentifiedImageError"):
+        bundled_evaluate.prepare_image(tmp_path / "broken.png", {})
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", str(tmp_path), "--limit", "0"])
+    with pytest.raises(SystemExit):
+        bundled_evaluate.main()
+    assert "--limit: expected 1 or more, got 0" in capsys.readouterr().err
 
 
 def test_a_bundle_is_whole_or_the_earlier_one_stays(

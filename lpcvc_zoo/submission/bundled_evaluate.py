@@ -25,6 +25,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 HERE = Path(__file__).resolve().parent
+SPECIAL = ("<|startoftext|>", "<|endoftext|>")  # they would end or begin a text
 TEXT_IDS = ("text_nums", "text_num", "text_ids", "text_id")
 COLUMNS = {  # names that a header may give the two columns, wherever they stand
     "txt_list.csv": ((*TEXT_IDS, "id"), ("unique_texts", "unique_text", "texts", "text", "caption")),
@@ -34,8 +35,11 @@ COLUMNS = {  # names that a header may give the two columns, wherever they stand
 
 def prepare_image(path: Path, spec: dict[str, Any]) -> Any:
     """An image file as float32 [1, 3, height, width] in 0..high, not normalised."""
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
+    try:
+        with Image.open(path) as opened:
+            image = to_rgb(opened)
+    except Exception as error:  # Pillow raises many kinds for broken files
+        sys.exit(f"Error: {path} can't be read as an image: {type(error).__name__}: {error}")
     if spec["fit"] == "squash":
         pixels = np.asarray(image.resize((spec["width"], spec["height"])))
     else:
@@ -48,6 +52,14 @@ def prepare_image(path: Path, spec: dict[str, Any]) -> Any:
         pixels[: size[1], : size[0]] = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
     scaled = pixels.astype(np.float32) * np.float32(spec["high"]) / np.float32(255)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None])
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """As Pillow converts it, but for 16-bit greyscale, which keeps its upper byte."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        upper = np.asarray(image).clip(0, 65_535) >> 8
+        image = Image.fromarray(upper.astype(np.uint8))
+    return image.convert("RGB")
 
 
 def prepare_text(text: str, tokenizer: Tokenizer, spec: dict[str, Any]) -> Any:
@@ -65,8 +77,9 @@ def read_data(folder: Path, images: Path | None) -> tuple[list[Path], list[str],
     keys: dict[str, str] = {}  # by text id
     for shown, text in rows(folder / "txt_list.csv", numbers_in=0):
         key = text_key(text)
-        if not key or keys.setdefault(text_id(shown), key) != key:
-            unused["rows of txt_list.csv have no text, or the id of another text"] += 1
+        special = any(token in text for token in SPECIAL)
+        if not key or special or keys.setdefault(text_id(shown), key) != key:
+            unused["rows of txt_list.csv have no text, a special token in it, or the id of another text"] += 1
         else:
             texts.setdefault(key, text)
     places = {key: place for place, key in enumerate(texts)}
@@ -163,6 +176,8 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--limit", type=int, help="only the first so many images")
     given = parser.parse_args()
+    if given.limit is not None and given.limit < 1:
+        parser.error(f"--limit: expected 1 or more, got {given.limit}")
     contract = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
     manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
     tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))
