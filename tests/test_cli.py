@@ -281,3 +281,8 @@ def test_export_profile_evaluate_sweep_and_report_work_together(capsys, tmp_path
     Path("results/report.html").unlink()
     assert from_json(capsys, "report")[0]["entry"] == CHEAPEST
     assert Path("results/report.html").is_file()
+
+
+def test_an_empty_pretrained_is_no_leave_to_take_random_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = command(capsys, "export", CHEAPEST, "--pretrained", "", "--out", "nowhere")
+    assert (status, "name the checkpoint file in it" in " ".join(err.split())) == (1, True)

@@ -381,7 +381,7 @@ def options_of(
     text_depth: int | None,
 ) -> registry.BuildOptions:
     options: registry.BuildOptions = {
-        "pretrained": pretrained or False,
+        "pretrained": pretrained if pretrained is not None else False,
         "image_size": image_size,
         "text_length": text_length,
         "text_depth": text_depth,
