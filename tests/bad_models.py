@@ -200,7 +200,7 @@ def _joined(one: onnx.ModelProto) -> onnx.ModelProto:
     """Its channels, and those of a third of its weights in steps of a third, with nothing added."""
     other = compose.add_prefix(one, "low_", rename_inputs=False)
     for tensor in other.graph.initializer:
-        times = {"low_each": 1 / 3, "low_far": 1 / 3, "low_shifts": 0}.get(tensor.name, 1)
+        times = {"low_each": 1 / 3, "low_far": 1 / 3, "low_steps": 1 / 3, "low_shifts": 0}.get(tensor.name, 1)
         value = numpy_helper.to_array(tensor)
         tensor.CopyFrom(numpy_helper.from_array((value * times).astype(value.dtype), tensor.name))
     del other.graph.node[:2]  # x is quantised once

@@ -133,6 +133,9 @@ def test_options_go_to_the_targets_that_take_them() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(targets, "_factory", {"board": Board, "onnxruntime": OnnxRuntimeTarget}.__getitem__)
+        patch.setattr(
+            targets, "_made", lambda name, factory, given: factory(**given)
+        )  # no plugin's entry point
         both = SweepOptions(targets=("board", "onnxruntime"), devices=("two",), threads=1)
         board, local = make_targets(both, Tools())
         assert board.device == "two"
