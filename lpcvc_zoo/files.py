@@ -24,6 +24,14 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("lpcvc_zoo"))
 
 
+def given_path(given: str | Path) -> Path:
+    """A path as somebody wrote it, with ``~`` for a home folder; ``~nobody`` stays a name, as in a shell."""
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        return Path(given)
+
+
 def try_to_write(folder: Path) -> None:
     """OSError unless files can be written into ``folder``, which need not be there yet; leaves nothing.
 

@@ -110,6 +110,11 @@ def test_a_misspelt_model_is_one_line_with_suggestions_and_no_traceback(capsys, 
     assert "Traceback" not in out + err
 
 
+def test_an_error_of_the_system_is_one_line(capsys) -> None:
+    status, _, err = command(capsys, "export", SMALL, "--pretrained", "a" * 300)
+    assert (status, err) == (1, f"Error: {'a' * 300}: File name too long.\n")
+
+
 def test_debug_shows_the_traceback() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "lpcvc_zoo.cli", "--debug", "show", "nothing"], capture_output=True, text=True

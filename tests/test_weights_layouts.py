@@ -283,6 +283,31 @@ def built_for(tensors: State) -> Any:
     return towers
 
 
+@pytest.mark.parametrize(
+    "published", ["apple_mobileclip_s0", "apple_mobileclip_b", "tinyclip_masked_synthetic", "transformers"]
+)
+def test_a_tensor_of_any_other_shape_is_an_error_of_ours(published: str, own: State) -> None:
+    import parity
+
+    if published == "transformers":
+        names = ("visual_projection", "vision_model.x.self_attn.q_proj", "text_model.x.self_attn.q_proj")
+        packed = {f"{n[:-6]}{part}_proj.weight": (4, 4) for n in names if "q_proj" in n for part in "qkv"}
+        shapes: dict[str, tuple[int, ...]] = {"visual_projection.weight": (4, 4), **packed}
+    else:
+        shapes = parity.layout(published)
+    good = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+    to_own_names(good, what="a.pt")
+    refused = 0
+    for name in {re.sub(r"\d+", "0", name): name for name in shapes}.values():  # one of each kind
+        for shape in ((), (0,), (3,), (2, 3, 5, 7)):
+            try:
+                to_own_names({**good, name: torch.zeros(shape)}, what="a.pt")
+            except WeightsError as error:
+                assert "but not its shapes" in str(error)
+                refused += 1
+    assert refused
+
+
 def test_a_mask_keeps_as_many_as_its_distribution_expects_and_the_largest() -> None:
     assert keep(torch.tensor([10.0, -10.0, 9.0, -9.0])).nonzero().flatten().tolist() == [0, 2]
     assert keep(torch.full((6,), -10.0)).count_nonzero() == 0
@@ -478,6 +503,8 @@ def test_unknown_tags_get_suggestions_and_unknown_files_are_told(tmp_path: Path)
         load(entry, "opnai")
     with pytest.raises(WeightsError, match=r"nothing\.pt does not exist"):
         load(entry, str(tmp_path / "nothing.pt"))
+    with pytest.raises(WeightsError, match=r"~no_such_user/here/x\.pt does not exist"):
+        load(entry, "~no_such_user/here/x.pt")
     with pytest.raises(WeightsError, match="has no published checkpoint"):
         load(entry_of(make_small), True)
 

@@ -463,3 +463,21 @@ def test_empty_checkpoints_are_refused(tmp_path: Path) -> None:
     save_file({}, tmp_path / "x.safetensors")
     assert "it has: nothing" in refusal(tmp_path / "x.pt")
     assert "holds no tensor" in refusal(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("make", "how"),
+    [
+        (lambda: torch.zeros(2, 2, device="meta"), "without values (meta)"),
+        (lambda: torch.eye(2).to_sparse(), "sparse"),
+        (lambda: torch.eye(2).to_sparse_csr(), "sparse"),
+        (lambda: torch.quantize_per_tensor(torch.eye(2), 0.1, 0, torch.qint8), "quantised"),
+    ],
+    ids=["meta", "sparse", "csr", "quantised"],
+)
+@pytest.mark.filterwarnings("ignore")  # torch's: some of these are beta, others go
+def test_tensors_that_are_not_plain_are_told(tmp_path: Path, make: Callable[[], Tensor], how: str) -> None:
+    torch.save({**state(), "odd": make()}, tmp_path / "x.pt")
+    assert f"has 1 of {len(state()) + 1} tensors that are not plain: odd ({how})" in refusal(
+        tmp_path / "x.pt"
+    )

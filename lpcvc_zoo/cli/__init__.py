@@ -52,13 +52,20 @@ for command in COMMANDS:
     app.command()(command)
 
 
+def _said(error: Exception) -> str:
+    """The message; of the system's errors, such as a full disk, without their number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line; a ZooError ends as its message alone, with exit status 1."""
+    """Run the command line; an error of ours or of the system ends as its message alone, with status 1."""
     try:
         app(arguments)
-    except ZooError as error:
+    except (ZooError, OSError) as error:
         if _debug:
             raise
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {_said(error)}", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(0)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lpcvc_zoo.errors import DatasetError, UnknownNameError
+from lpcvc_zoo.files import given_path
 from lpcvc_zoo.plugins import distribution, names_in, point_named
 from lpcvc_zoo.retrieval import captions, coco, lpcvc_csv, photos
 from lpcvc_zoo.retrieval.files import ImageFinder, read_json
@@ -60,14 +61,14 @@ def load_dataset(
         if images is not None or split is not None:
             raise DatasetError(f"{name} is a registered dataset: it takes neither images= nor split=.")
         return _registered(name, strict)
-    path = Path(name_or_path).expanduser()
+    path = given_path(name_or_path)
     looks_like_a_path = isinstance(name_or_path, Path) or path.name != name or path.suffix != ""
     try:
         if not path.exists() and not looks_like_a_path:
             raise UnknownNameError(
                 "dataset", name, list_datasets(), "There is no file or folder of that name either."
             )
-        return _read(path, strict, None if images is None else Path(images).expanduser(), split)
+        return _read(path, strict, None if images is None else given_path(images), split)
     except OSError as error:
         raise DatasetError(f"{path} can't be read: {error.strerror or error}.") from error
 

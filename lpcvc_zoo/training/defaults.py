@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lpcvc_zoo.errors import TrainingError
+from lpcvc_zoo.files import given_path
 from lpcvc_zoo.registry import get_entry
 from lpcvc_zoo.retrieval import coco
 from lpcvc_zoo.retrieval.files import read_json
@@ -71,7 +72,7 @@ def own_validation(data: str, say: Say | None) -> str:
 
 
 def _sources(data: str, say: Say) -> dict[str, Any]:
-    path = Path(data).expanduser()
+    path = given_path(data)
     train, held_out = _by_year(path, "train"), _by_year(path, "val")
     if train:
         # one year alone: train2017 holds most pictures of val2014, under other names

@@ -6,11 +6,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from lpcvc_zoo.errors import TrainingError
-from lpcvc_zoo.files import cache_dir
+from lpcvc_zoo.files import cache_dir, given_path
 from lpcvc_zoo.registry import chosen_weights, get_entry
 from lpcvc_zoo.training import guard
 from lpcvc_zoo.training.progress import RunProgress, Say, tell
@@ -157,7 +156,7 @@ def _made_of(
         if teacher.model is not None:
             known = identity(teacher.model, teacher.pretrained)
         else:
-            file = Path(teacher.embeddings or "").expanduser()
+            file = given_path(teacher.embeddings or "")
             # that it is missing is said when it is read
             known = sha256_once(file) if file.is_file() else None
         notes[f"what the teacher {teacher.name!r} is"] = known

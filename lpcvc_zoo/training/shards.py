@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lpcvc_zoo.errors import DatasetError
-from lpcvc_zoo.files import cache_dir, write_text
+from lpcvc_zoo.files import cache_dir, given_path, write_text
 from lpcvc_zoo.retrieval.files import IMAGE_SUFFIXES
 from lpcvc_zoo.retrieval.records import Problem, text_flaw
 
@@ -47,15 +47,13 @@ class Member:
 
 def expand(pattern: str) -> list[Path]:
     """Shards by a path, a folder, a glob pattern, or a range such as ``train-{000..099}.tar``, sorted."""
-    path = Path(pattern).expanduser()
+    path = given_path(pattern)
     if path.is_dir():
         found = sorted(path.glob("*.tar"))
     elif match := RANGE.search(pattern):
         first, last = match[1], match[2]
         names = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-        found = [
-            Path(pattern[: match.start()] + name + pattern[match.end() :]).expanduser() for name in names
-        ]
+        found = [given_path(pattern[: match.start()] + name + pattern[match.end() :]) for name in names]
     elif any(sign in pattern for sign in "*?["):
         found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     else:

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from lpcvc_zoo.errors import TrainingError
-from lpcvc_zoo.files import try_to_write_file
+from lpcvc_zoo.files import given_path, try_to_write_file
 from lpcvc_zoo.model import DualEncoder, Towers
 from lpcvc_zoo.registry import build
 from lpcvc_zoo.retrieval.metrics import Recall
@@ -141,7 +141,7 @@ def soup(
 
 def _trained_at(checkpoints: Sequence[str], **asked: Any) -> dict[str, Any]:
     """What the checkpoints were all trained at, and what was asked for where none of them says it."""
-    paths = {name: Path(name).expanduser() for name in checkpoints}
+    paths = {name: given_path(name) for name in checkpoints}
     facts = {name: read_facts(path) for name, path in paths.items() if path.is_file()}
     at: dict[str, Any] = {}
     for what, wanted in asked.items():
@@ -166,7 +166,7 @@ def _apart(
     So the data of runs that held out a share of it is reduced to that share. TrainingError for less than two
     texts left.
     """
-    paths = [Path(name).expanduser() for name in checkpoints]
+    paths = [given_path(name) for name in checkpoints]
     lists = {path.parent / DATA for path in paths}
     untold = [path for path in paths if not (path.parent / DATA).is_file() and _was_trained(path)]
     if untold and say is not None:

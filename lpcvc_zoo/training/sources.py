@@ -14,6 +14,7 @@ from PIL import Image
 
 from lpcvc_zoo import preprocess
 from lpcvc_zoo.errors import ContractError, DatasetError
+from lpcvc_zoo.files import given_path
 from lpcvc_zoo.retrieval import captions, coco
 from lpcvc_zoo.retrieval.datasets import load_dataset
 from lpcvc_zoo.retrieval.files import IMAGE_SUFFIXES, read_json, read_utf8
@@ -118,10 +119,10 @@ def read_training(data: Data) -> tuple[TrainingData, TrainingData | None]:
     for source in data.pairs:
         _add_pairs(collector, source, TRAIN_SPLIT)
     for source in data.images:
-        for path in _folder_images(Path(source.path).expanduser()):
+        for path in _folder_images(given_path(source.path)):
             collector.add(path, [])
     for source in data.texts:
-        for line in read_utf8(Path(source.path).expanduser()).splitlines():
+        for line in read_utf8(given_path(source.path)).splitlines():
             if not text_flaw(line):
                 collector.text(line.strip())
     return collector.data(), None if data.validation is None else read_validation(data.validation)
@@ -174,7 +175,7 @@ def bytes_of(image: ImageRef) -> bytes:
 
 
 def _add_pairs(collector: _Collector, source: Source, default_split: str) -> None:
-    path = Path(source.path).expanduser()
+    path = given_path(source.path)
     if source.path.endswith(".tar") or (_tells_nothing_of_images(path) and any(path.glob("*.tar"))):
         _add_shards(collector, source.path)
         return

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lpcvc_zoo.contract import Contract, Tower
 from lpcvc_zoo.errors import TrainingError
-from lpcvc_zoo.files import sha256_of
+from lpcvc_zoo.files import given_path, sha256_of
 from lpcvc_zoo.model import DualEncoder, unit_length
 from lpcvc_zoo.registry import build, chosen_weights, get_entry
 from lpcvc_zoo.retrieval.records import text_key
@@ -145,7 +145,7 @@ class _Given:
 
     def __init__(self, teacher: Teacher) -> None:
         assert teacher.embeddings is not None
-        self.name, self.path = teacher.name, Path(teacher.embeddings).expanduser()
+        self.name, self.path = teacher.name, given_path(teacher.embeddings)
         try:
             self.sha256 = sha256_of(self.path)
             with np.load(self.path, allow_pickle=False) as file:

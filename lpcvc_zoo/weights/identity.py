@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lpcvc_zoo.entry import Entry
+from lpcvc_zoo.files import given_path
 from lpcvc_zoo.weights.fetch import files_of
 from lpcvc_zoo.weights.hashes import sha256_once
 from lpcvc_zoo.weights.load import HUB, Choice, record_of
@@ -28,5 +28,5 @@ def identity_of(entry: Entry, choice: Choice) -> Any:
         return facts
     if str(choice).startswith(HUB):
         return choice
-    path = Path(str(choice)).expanduser()
+    path = given_path(str(choice))
     return sha256_once(path) if path.is_file() else str(path)

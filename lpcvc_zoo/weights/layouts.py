@@ -40,9 +40,18 @@ NOT_WEIGHTS = frozenset({"input_resolution", "context_length", "vocab_size", "at
 def to_own_names(tensors: Mapping[str, Tensor], *, what: str) -> dict[str, Tensor]:
     """The checkpoint under the entries' own names, not yet held against any towers.
 
-    Names that its layout does not have are kept as they are. WeightsError for an unknown layout.
+    Names that its layout does not have are kept as they are. WeightsError for an unknown layout, and where
+    a tensor can't be what its name says.
     """
-    return _CONVERTERS[detect(tensors, what=what)](tensors)
+    layout = detect(tensors, what=what)
+    try:
+        return _CONVERTERS[layout](tensors)
+    except (RuntimeError, LookupError, ValueError) as error:  # torch's for shapes that can't be taken apart
+        reason = str(error).strip().split("\n")[0]
+        raise WeightsError(
+            f"{what} has the names of {layout}, but not its shapes ({reason}). It is damaged, or of another "
+            "architecture."
+        ) from error
 
 
 def detect(names: Iterable[str], *, what: str) -> Layout:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from lpcvc_zoo.entry import Entry, Preprocessing, Pretrained
 from lpcvc_zoo.errors import WeightsError
+from lpcvc_zoo.files import given_path
 from lpcvc_zoo.weights.fetch import fetch_hub, files_of, sha_of
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _one(entry: Entry, source: bool | Source) -> Checkpoint:
     elif isinstance(source, str) and source.startswith(HUB):
         paths, name, preprocessing = (fetch_hub(source),), source.removeprefix(HUB), entry.preprocessing
     else:
-        paths = (Path(str(source)).expanduser(),)
+        paths = (given_path(str(source)),)
         name, preprocessing = paths[0].name, entry.preprocessing
     what = f"{name} for {entry.name}"
     stored: dict[str, Tensor] = {}

@@ -48,7 +48,25 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         tensors = _unwrapped(path, _load_torch(path, kind))
     if not tensors:
         raise WeightsError(f"{path} is a {kind} file that holds no tensor.")
+    _refuse_odd(path, tensors)
     return _stripped(tensors)
+
+
+def _refuse_odd(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """WeightsError for tensors without values of their own in rows and columns, which nothing can load."""
+    import torch
+
+    odd = {
+        name: "without values (meta)" if tensor.is_meta else "quantised" if tensor.is_quantized else "sparse"
+        for name, tensor in tensors.items()
+        if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided
+    }
+    if odd:
+        shown = ", ".join(f"{name} ({how})" for name, how in list(odd.items())[:5])
+        raise WeightsError(
+            f"{path} has {len(odd)} of {len(tensors)} tensors that are not plain: {shown}. Save them dense, "
+            "in floating point."
+        )
 
 
 def read_facts(path: Path) -> dict[str, Any]:
