@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -661,6 +661,16 @@ def scaled(*steps: tuple[str, float], high: float = 1.0) -> onnx.ModelProto:
     return pixels(conv("p w", "q", "conv"), normalise=steps, high=high, w=W)
 
 
+def by_channel(matrix: np.ndarray, bias: Sequence[float] = (0, 0, 0)) -> onnx.ModelProto:
+    """A convolution of one pixel before the first one: the way converters write a mean and std."""
+    kernel = np.asarray(matrix, np.float32)[:, :, None, None]
+    groups = len(kernel) // kernel.shape[1]
+    return pixels(
+        node("Conv", "p k b", "r", "affine", group=groups), conv("r w", "q", "conv"),
+        normalise=(), k=kernel, b=np.asarray(bias, np.float32), w=W,
+    )  # fmt: skip
+
+
 CORPUS: dict[str, Planted] = {
     "dynamic batch": Planted("dynamic-dimension", "error", (), dynamic_batch),
     "a cut at a computed place": Planted("dynamic-dimension", "error", ("cut",), cut_where_told),
@@ -768,6 +778,16 @@ CORPUS: dict[str, Planted] = {
     "pixels scaled twice": Planted(
         "missing-normalisation", "warning", ("conv",),
         lambda: scaled(("Div", 255), ("Div", 255), ("Sub", 0.48), high=255),
+    ),
+    "raw pixels behind a relu": Planted(
+        "missing-normalisation", "warning", ("conv",),
+        lambda: pixels(node("Relu", "p", "r", "relu"), conv("r w", "q", "conv"), normalise=(), w=W),
+    ),
+    "raw pixels in another order": Planted(
+        "missing-normalisation", "warning", ("conv",), lambda: by_channel(np.eye(3)[::-1])
+    ),
+    "pixels mixed by a convolution": Planted(
+        "missing-normalisation", "warning", ("affine",), lambda: by_channel(np.full((3, 3), 4.0), (-2,) * 3)
     ),
     "raw patches": Planted(
         "missing-normalisation", "warning", ("stem",), lambda: patches(node("Identity", "image", "p", "raw"))

@@ -16,6 +16,7 @@ from bad_models import (
     GELUS,
     W,
     attention_over,
+    by_channel,
     choice,
     conv,
     filled_mask,
@@ -67,6 +68,8 @@ CLEAN = {
     "plain convolution": lambda: pixels(conv("p w", "q", "conv"), w=W),
     "pixels around zero": lambda: scaled(("Mul", 1 / 128), ("Sub", 127 / 128), high=255),
     "pixels of 255 scaled to 1 and no more": lambda: scaled(("Mul", 1 / 255), high=255),
+    "normalised by a filter for each channel": lambda: by_channel(np.full((3, 1), 4.0), (-2,) * 3),
+    "normalised by a convolution that turns BGR to RGB": lambda: by_channel(4 * np.eye(3)[::-1], (-2,) * 3),
     "normalised patches": lambda: patches(node("Sub", "image half", "p", "shift")),
     "pixels resized by averages, then normalised": lambda: pixels(
         node("MatMul", "p across", "r", "resize"), conv("r w", "q", "conv"),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from lpcvc_zoo.exporting.lint.graph import Graph, label
 from lpcvc_zoo.exporting.lint.rule import Hit, Rule, Subject
+
+if TYPE_CHECKING:
+    from lpcvc_zoo.contract import Array
 
 Range = tuple[float, float]
 HIGHS = (1.0, 255.0)  # the largest pixel of a host that no contract describes
@@ -53,7 +57,8 @@ def _message(ranges: dict[float, Range]) -> str:
 def _first_weights(graph: Graph, high: float) -> Iterator[tuple[str, Range]]:
     """The nodes whose weights pixels from 0 to ``high`` meet first, and the range that they have there.
 
-    Arithmetic with constants is followed, and averaging: a resize. What else computes anything ends it.
+    Arithmetic with constants is followed, also as a convolution of each pixel's channels apart, and
+    averaging: a resize. What else computes anything ends it.
     """
     waiting, seen = [(graph.inputs[0].name, (0.0, high))], set[str]()
     while waiting:
@@ -70,7 +75,7 @@ def _weighs(graph: Graph, node: onnx.NodeProto, name: str) -> bool:
     """Whether a node has weights for a value, and not a constant matrix that only averages it."""
     first = node.input[0] == name
     if node.op_type != "MatMul":
-        return first and node.op_type in ("Conv", "Gemm")
+        return first and node.op_type in ("Conv", "Gemm") and _affine(graph, node) is None
     matrix = graph.constant(node.input[1] if first else node.input[0])
     if matrix is None:
         return False
@@ -78,10 +83,27 @@ def _weighs(graph: Graph, node: onnx.NodeProto, name: str) -> bool:
     return not np.allclose(sums, 1, atol=1e-2)
 
 
+def _affine(graph: Graph, node: onnx.NodeProto) -> tuple[Array, Array] | None:
+    """What a convolution multiplies one channel by for each it makes, and adds; None for any other."""
+    weights = graph.constant(node.input[1]) if node.op_type == "Conv" else None
+    if weights is None or weights.ndim < 3 or any(size != 1 for size in weights.shape[2:]):
+        return None
+    matrix = weights.reshape(weights.shape[:2])
+    bias = graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1)
+    if bias is None or (np.count_nonzero(matrix, axis=1) != 1).any():
+        return None
+    return matrix.sum(axis=1), bias
+
+
 def _after(graph: Graph, node: onnx.NodeProto, name: str, range_: Range) -> Range | None:
     """The range after a node that weighs nothing; None where that is not known."""
     if node.op_type in _KEEP_THE_RANGE and node.input[0] == name:
         return range_
+    if node.op_type == "Relu":
+        return max(range_[0], 0.0), max(range_[1], 0.0)
+    if node.op_type == "Conv" and (by_channel := _affine(graph, node)) is not None:
+        scale, bias = by_channel
+        return _reached(np.array(range_)[:, None] * scale + bias)
     if node.op_type == "MatMul":
         other = node.input[1] if node.input[0] == name else node.input[0]
         averages = other in graph.runtime or graph.constant(other) is not None
@@ -95,7 +117,10 @@ def _after(graph: Graph, node: onnx.NodeProto, name: str, range_: Range) -> Rang
     ends = np.array(range_)[:, None]
     operands = (ends, number.ravel()) if first else (number.ravel(), ends)
     compute = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}[node.op_type]
-    results = compute(*operands)
+    return _reached(compute(*operands))
+
+
+def _reached(results: Array) -> Range:
     return float(results.min()), float(results.max())
 
 
