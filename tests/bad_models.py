@@ -280,11 +280,20 @@ def quantised_product(
     )  # fmt: skip
 
 
-def quantised_windows(windows: int = 4, kind: type = np.uint16) -> onnx.ModelProto:
+def quantised_windows(
+    windows: int = 4, kind: type = np.uint16, parts: int = 3, slices: bool = False
+) -> onnx.ModelProto:
     """A convolution of several windows at once, cut into queries, keys and values."""
+    ends = range(0, 49, 48 // parts)
+    cuts = [node("Split", "f", " ".join("qky"[3 - parts :]), "cut", axis=1, num_outputs=parts)]
+    if slices:
+        cuts = [
+            node("Slice", f"f end{low} end{high} axis", part, f"cut_{part}")
+            for part, low, high in zip("qky"[3 - parts :], ends, ends[1:], strict=False)
+        ]
     return model(
         ("x", FLOAT, [windows, 16, 7, 7]),
-        ("y", FLOAT, [windows, 16, 7, 7]),
+        ("y", FLOAT, [windows, 48 // parts, 7, 7]),
         [
             node("Sub", "x half", "n", "shift"),
             node("QuantizeLinear", "n step zero", "xq", "quantise"),
@@ -293,11 +302,11 @@ def quantised_windows(windows: int = 4, kind: type = np.uint16) -> onnx.ModelPro
             node("QuantizeLinear", "c step zero", "cq", "quantise_again"),
             node("DequantizeLinear", "cq step zero", "e", "dequantise_again"),
             node("Reshape", "e same", "f", "keep"),
-            node("Split", "f", "q k y", "cut", axis=1, num_outputs=3),
+            *cuts,
         ],
         constants(
             half=0.5, step=1e-4, zero=np.array(0, kind), w=weights(48, 16, 1, 1),
-            same=np.array([0, 48, 7, 7]),
+            same=np.array([0, 48, 7, 7]), axis=np.array([1]), **{f"end{at}": np.array([at]) for at in ends},
         ),
         opset=21,
     )  # fmt: skip
@@ -712,6 +721,9 @@ CORPUS: dict[str, Planted] = {
     "where on a mask": Planted("where", "warning", ("choose",), where_on_mask),
     "packed qkv": Planted("packed-qkv", "info", ("pick_q", "pick_k"), packed_attention),
     "windows whose channels are split": Planted("split-windows", "error", ("packed",), quantised_windows),
+    "windows whose channels are cut by slices": Planted(
+        "split-windows", "error", ("packed",), lambda: quantised_windows(slices=True)
+    ),
     "a hard swish of two": Planted("hard-swish-pair", "error", ("swish",), hard_swish),
     "packed qkv in one split": Planted("packed-qkv", "info", ("cut",), lambda: split_attention(64)),
     "packed qkv in three slices": Planted(

@@ -102,6 +102,7 @@ CLEAN = {
     "of one head": lambda: quantised_product(1, heads=1),
     "of 8 bits": lambda: quantised_product(1, kind=np.uint8),
     "one window whose channels are split": lambda: quantised_windows(1),
+    "windows cut in two": lambda: quantised_windows(parts=2),
     "windows of 8 bits": lambda: quantised_windows(kind=np.uint8),
     "a hard swish with the gate first": lambda: hard_swish("gate x"),
     "another slope": lambda: hard_swish(alpha=0.2),

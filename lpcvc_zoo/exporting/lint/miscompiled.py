@@ -113,26 +113,25 @@ def split_windows(subject: Subject) -> Iterator[Hit]:
         and (shape := graph.shape(node.output[0]))
         and isinstance(shape[0], int)
         and shape[0] > 1
-        and _is_split(graph, node.output[0], shape[1])
+        and _parts(graph, node.output[0], shape[1]) >= PARTS
     ]
     if nodes:
         yield Hit("16-bit convolutions of several windows at once, whose channels are split", tuple(nodes))
 
 
-def _is_split(graph: Graph, name: str, channels: object) -> bool:
-    """Whether a value is cut in three or more along its channels, which stay where they are until then."""
+def _parts(graph: Graph, name: str, channels: object) -> int:
+    """How many parts a value's channels are cut into, which stay where they are until then."""
     shape = graph.shape(name) or ()
-    return any(
-        (
-            node.op_type == "Split"
-            and len(node.output) >= PARTS
-            and len(shape) > 1
-            and attribute(node, "axis", 0) % len(shape) == 1
-            and shape[1] == channels
-        )
-        or (node.op_type in _LAYOUT and _is_split(graph, node.output[0], channels))
-        for node in graph.consumers.get(name, [])
-    )
+    if len(shape) < 2:
+        return 0
+    found = 0
+    for node in graph.consumers.get(name, []):
+        if node.op_type in _LAYOUT:
+            found += _parts(graph, node.output[0], channels)
+        elif node.op_type in ("Split", "Slice") and shape[1] == channels:
+            parts = [graph.shape(part) or () for part in node.output]
+            found += sum(part != shape and (part[:1], part[2:]) == (shape[:1], shape[2:]) for part in parts)
+    return found
 
 
 def swish_pair(subject: Subject) -> Iterator[Hit]:
