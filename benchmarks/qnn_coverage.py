@@ -4,12 +4,13 @@
     python benchmarks/qnn_coverage.py --models mobileclip_s1 --precision float --device "XR2 Gen 2"
 
 One line of qnn_coverage.csv for each compilation; run again, it goes on where it was, and qnn_page.py shows
-the last line of each. With ``--check`` it also exports what is done already, and compiles again what is
-another file since. A line has what the compiler says (``yes``, or ``no`` in its own words), its static
+the last line of each. Lines of other weights, of fewer samples or of another version of the compiler are made
+again. With ``--check`` it also exports what is done already, and compiles again what is another file since.
+A line has what the compiler says (``yes``, or ``no`` in its own words), its static
 estimate (never a time), the worst cosine to torch of ``--samples`` photos or captions as the NPU's arithmetic
-is emulated, the worst to the same file in ONNX Runtime, what lint finds in the export, and the start of the
-tower's sha256. Weights are those that come with the package, or untrained ones that are ``settled``, so that
-every branch counts; lines that do not say which are older, of weights as they are born, and are made again.
+is emulated, the worst to the same file in ONNX Runtime, what lint finds in the export, the start of the
+tower's sha256 and the compiler's version. Weights are those that come with the package, or untrained ones
+that are ``settled``, so that every branch counts; lines that do not say which are of weights as they are born.
 An entry that needs a checkpoint to be built is left out but where one is given:
 ``--models tinyclip_auto_vit_22m_32_text_10m --pretrained laion400m --out auto.csv``.
 Needs ``lpcvc-zoo[qnn]``.
@@ -37,25 +38,31 @@ from lpcvc_zoo.exporting.artifact import Artifact
 from lpcvc_zoo.exporting.cache import cached_export
 from lpcvc_zoo.exporting.lint import lint_tower
 from lpcvc_zoo.exporting.parity import run_onnx
-from lpcvc_zoo.targets.qnn.target import QnnTarget
+from lpcvc_zoo.targets.qnn.target import NEEDED, QnnTarget
 
 FACTS = (
     "compiles", "nodes", "binary MB", "DRAM MB", "VTCM MB", "cosine", "samples", "lint", "export", "weights",
-    "to ONNX Runtime",
+    "to ONNX Runtime", "compiler",
 )  # fmt: skip
 WEIGHTS = Path("runs/settled")
+COMPILER = ", ".join(f"{package} {version}" for package, version in NEEDED.items())
 
 
 def rows_of(
-    name: str, contract: str, given: argparse.Namespace, done: dict[tuple[str, ...], str], console: Console
+    name: str,
+    contract: str,
+    given: argparse.Namespace,
+    done: dict[tuple[str, ...], dict[str, str]],
+    console: Console,
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one model under one contract that are not done yet, or no more of today's export.
+    """The rows of one model under one contract that are not ``done``, or no more as they would be today."""
+    kind = kind_of(name, given.pretrained)
 
-    ``done``: the start of the sha256 that each row has, empty where it has none.
-    """
+    def stands(key: tuple[str, ...]) -> bool:
+        return key in done and is_current(done[key], kind, given.samples)
 
     def left(key: tuple[str, ...]) -> bool:
-        return key not in done or bool(given.check and done[key])
+        return not stands(key) or given.check
 
     wanted = [
         (precision, device)
@@ -65,7 +72,7 @@ def rows_of(
     if not wanted:
         return
     try:
-        kind, weights = weights_of(name, given.pretrained)
+        weights = weights_of(name, given.pretrained)
         model = build(name, contract=contract, pretrained=weights)
     except ZooError as error:
         console.print(f"{name} is left out: {error}", soft_wrap=True)
@@ -87,7 +94,7 @@ def rows_of(
                     pretrained=weights,
                 )
                 export = artifact.manifest.tower(tower).sha256[:16]
-                if done.get(key) == export:
+                if stands(key) and done[key]["export"] == export:
                     continue
                 found = measured(target, artifact, tower, inputs[tower], embeddings[tower])
                 plain = run_onnx(str(artifact.path(tower)), inputs[tower])
@@ -96,20 +103,29 @@ def rows_of(
                 beside = measured(target, artifact, tower, inputs[tower], made)["cosine"] if taken else None
                 yield row | found | {
                     "samples": given.samples, "lint": linted(artifact, tower), "export": export,
-                    "weights": kind, "to ONNX Runtime": beside,
+                    "weights": kind, "to ONNX Runtime": beside, "compiler": COMPILER,
                 }  # fmt: skip
             except ZooError as error:  # not exported, or not emulated: that says nothing of the compiler
                 console.print(f"{' | '.join(row.values())} is left to the next run: {error}", soft_wrap=True)
         target.close()
 
 
-def weights_of(name: str, given: str | Literal[False]) -> tuple[str, str | Path]:
-    """What kind of weights a model is measured with, and which; a name of weights, or a file of them."""
+def is_current(line: dict[str, str], kind: str, samples: int) -> bool:
+    """Whether a line is of this kind of weights, of as many samples, and of today's compiler."""
+    same = (line["weights"], line["compiler"]) == (kind, COMPILER)
+    return same and int(line["samples"] or 0) >= samples
+
+
+def kind_of(name: str, given: str | Literal[False]) -> str:
+    """What a line says of the weights."""
     if given:
-        return "given", given
-    if (tag := shipped(name)) is not None:
-        return TRAINED, tag
-    return SETTLED, settled(name, WEIGHTS)
+        return f"given: {given}"
+    return SETTLED if shipped(name) is None else TRAINED
+
+
+def weights_of(name: str, given: str | Literal[False]) -> str | Path:
+    """The weights a model is measured with: their name, or a file of them."""
+    return given or shipped(name) or settled(name, WEIGHTS)
 
 
 def linted(artifact: Artifact, tower: Tower) -> str:
@@ -136,14 +152,14 @@ def main() -> None:
         parser.error("--pretrained needs an --out of its own: the record is of shipped and settled weights")
     console = Console()
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    done: dict[tuple[str, ...], str] = {}
+    done: dict[tuple[str, ...], dict[str, str]] = {}
     columns = (*KEY, *FACTS)
     if given.out.is_file():
         with given.out.open(newline="", encoding="utf-8") as file:
             rows = csv.DictReader(file)
             if tuple(rows.fieldnames or ()) != columns:
                 parser.error(f"{given.out} has other columns than {', '.join(columns)}: name another --out")
-            done = {tuple(row[column] for column in KEY): row["export"] for row in rows if row["weights"]}
+            done = {tuple(row[column] for column in KEY): row for row in rows}
     with given.out.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         if not file.tell():

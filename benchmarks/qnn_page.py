@@ -15,7 +15,6 @@ from pathlib import Path
 
 from lpcvc_zoo import get_entry, list_models
 from lpcvc_zoo.contract import CONTRACTS, TOWERS
-from lpcvc_zoo.targets.qnn.target import NEEDED
 
 RECORD = Path(__file__).with_name("qnn_coverage.csv")
 PAGE = Path(__file__).parent.parent / "docs" / "snapdragon.md"
@@ -38,7 +37,8 @@ compiled strictly for the NPU. Image / text tower; one value where both have the
   since how well random weights can be quantised says nothing.
 - **weights**: those that come with the package, trained; else random ones whose branches all count
   ([settled.py](../benchmarks/settled.py)). `{old}` marks older cosines, of weights as they are born, many of
-  whose branches are multiplied by next to nothing: they hide what a compiler gets wrong there.
+  whose branches are multiplied by next to nothing: they hide what a compiler gets wrong there. These are all
+  to torch.
 - `{absent}`: not tried, or not measured. Models whose shape only a checkpoint knows (`tinyclip_auto_*`) are
   not here; `qnn_coverage.py --pretrained` compiles them.
 """
@@ -50,7 +50,7 @@ Found = dict[tuple[str, ...], Row]
 def page(rows: Iterable[Row], models: Sequence[str]) -> str:
     """The page in Markdown; ``rows`` as ``qnn_coverage.py`` writes them, ``models`` all there are."""
     found = {tuple(row[name] for name in KEY): row for row in rows}
-    versions = ", ".join(f"{package} {version}" for package, version in NEEDED.items())
+    versions = " and ".join(sorted({row["compiler"] for row in found.values()}))
     head = HEAD.format(versions=versions, absent=ABSENT, old=OLD)
     return "\n".join([head, *_verdict(found, models), *_tables(found, models)])
 

@@ -20,7 +20,7 @@ def page(monkeypatch):
 def row(**facts: str) -> dict[str, str]:
     told = {"model": "one", "contract": "lpcvc2026", "precision": "float", "device": "XR2 Gen 2"}
     told |= {"tower": "image", "compiles": "yes", "DRAM MB": "12.5", "cosine": "", "lint": ""}
-    return told | {"weights": "trained", "to ONNX Runtime": ""} | facts
+    return told | {"weights": "trained", "to ONNX Runtime": "", "compiler": "compiler 1"} | facts
 
 
 def test_what_was_not_tried_or_measured_is_shown_so_and_a_cosine_is_never_rounded_up(page) -> None:
@@ -50,3 +50,31 @@ def test_random_weights_in_sixteen_bits_are_held_against_onnx_runtime_and_older_
     shown = page(rows, ["one"])
     assert "| `one` | yes | 12.5 | 0.90000 / 0.98000° | yes / – | 12.5 / – | 0.99900 / – |" in shown
     assert "Lowest cosine of 1 untrained towers emulated in float for XR2 Gen 2: 0.90000" in shown
+
+
+def test_the_page_has_the_compilers_that_made_its_lines(page) -> None:
+    assert "fills; compiler 1 and compiler 2." in page(
+        [row(), row(tower="text", compiler="compiler 2")], ["one"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "stands"),
+    [
+        ({}, True),
+        ({"samples": "3"}, True),
+        ({"samples": "1"}, False),
+        ({"samples": ""}, False),
+        ({"weights": "given: laion400m"}, False),
+        ({"weights": ""}, False),
+        ({"compiler": "another"}, False),
+    ],
+)
+def test_a_line_of_other_weights_or_fewer_samples_or_another_compiler_is_made_again(
+    monkeypatch, told, stands
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from qnn_coverage import COMPILER, is_current, kind_of
+
+    kind = kind_of("tinyclip_auto_vit_45m_32_text_18m", "laionyfcc400m")
+    assert is_current(row(samples="2", weights=kind, compiler=COMPILER) | told, kind, 2) == stands
