@@ -1,14 +1,14 @@
 """How fast our exports run on this CPU, beside the same weights exported and run in the usual ways.
 
-    python benchmarks/export_speed.py                       all five models, about ten minutes
+    python benchmarks/export_speed.py                       all five models, a quarter of an hour or so
     python benchmarks/export_speed.py --models tinyclip_vit_8m_16_text_3m --rounds 5
 
 ``plain`` is ``torch.onnx.export`` of the bare, unfused encoder, as the challenge's published sample solution
 does it: image pixels at the encoder's own size and already normalised, 77 ids, argmax pooling. ``ours`` is
 ``lpcvc_zoo.export`` under ``lpcvc2026_sample``: the same weights folded, with scale, mean, std, resize and
 unit length inside. All variants of a tower run in turn, round by round, in one process; every ratio is of two
-medians of one round, so that what else the machine does meets both. With ``--threads 1`` what is measured is
-that thread's own time on the CPU, which a busy machine changes least.
+medians of one round, each of at least three runs, so that what else the machine does meets both. With
+``--threads 1`` what is measured is that thread's own time on the CPU, which a busy machine changes least.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ CONTRACT = get_contract("lpcvc2026_sample")
 COMPILED = "torch.compile"
 UNFUSED = "ours, unfused"
 ROUND_S = 0.25  # of each variant in each round
+LEAST_RUNS = 3  # in each round, however slow: of one or two there is no median
 Run = Callable[[], Any]
 Clock = Callable[[], float]
 
@@ -137,7 +138,7 @@ def measure(runs: dict[str, Run], rounds: int, clock: Clock) -> dict[str, list[f
         for name in names[shift:] + names[:shift]:
             times: list[float] = []
             ends = clock() + ROUND_S
-            while not times or clock() < ends:
+            while len(times) < LEAST_RUNS or clock() < ends:
                 began = clock()
                 runs[name]()
                 times.append(1e3 * (clock() - began))
