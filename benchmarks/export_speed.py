@@ -4,34 +4,41 @@
     python benchmarks/export_speed.py --models tinyclip_vit_8m_16_text_3m --rounds 5
 
 ``plain`` is ``torch.onnx.export`` of the bare, unfused encoder, as the challenge's published sample solution
-does it: image pixels at the encoder's own size and already normalised, 77 ids, argmax pooling. ``ours`` is
-``lpcvc_zoo.export`` under ``lpcvc2026_sample``: the same weights folded, with scale, mean, std, resize and
-unit length inside. All variants of a tower run in turn, round by round, in one process; every ratio is of two
-medians of one round, each of at least three runs, so that what else the machine does meets both. With
-``--threads 1`` what is measured is that thread's own time on the CPU, which a busy machine changes least.
+does it: image pixels at the encoder's own size and already normalised, as many ids as it has positions,
+argmax pooling. ``ours`` is ``lpcvc_zoo.export`` under ``lpcvc2026_sample``: the same weights folded, with
+scale, mean, std, resize and unit length inside. All variants of a tower run in turn, round by round, in one
+process; every ratio is of two medians of one round, each of at least three runs, so that what else the
+machine does meets both. With ``--threads 1`` what is measured is that thread's own time on the CPU, which a
+busy machine changes least. Each tower stands in the CSV as soon as it is measured, in place of what an
+earlier run said of it.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
+from record import Record
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from lpcvc_zoo import build, export, get_contract, get_entry
+from lpcvc_zoo.backbones._mct import HybridTextTower
+from lpcvc_zoo.backbones._towers import TextTower
+from lpcvc_zoo.contract import TOWERS
 from lpcvc_zoo.data import sample_captions, sample_photos
-from lpcvc_zoo.model import DualEncoder
+from lpcvc_zoo.errors import ExportError, ZooError
+from lpcvc_zoo.model import DualEncoder, layers_of
 from lpcvc_zoo.registry import untrained
 from lpcvc_zoo.retrieval.datasets import load_dataset
 
@@ -47,24 +54,38 @@ COMPILED = "torch.compile"
 UNFUSED = "ours, unfused"
 ROUND_S = 0.25  # of each variant in each round
 LEAST_RUNS = 3  # in each round, however slow: of one or two there is no median
+KEY = ("model", "tower", "variant", "faster_than", "threads")
+FACTS = ("median_ms", "times", "p10", "p90", "rounds", "versions")
+VERSIONS = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
 Run = Callable[[], Any]
 Clock = Callable[[], float]
 
 
 class PlainText(nn.Module):
-    """A text tower as open_clip runs it: an infinite mask, and pooling where the id is largest."""
+    """A text tower as open_clip runs it: an infinite mask, and pooling where the id is largest.
 
-    def __init__(self, tower: Any) -> None:
+    Takes as many ids as the tower has positions. ExportError for a tower whose plain form is not known.
+    """
+
+    def __init__(self, tower: nn.Module) -> None:
         super().__init__()
+        if not isinstance(tower, TextTower | HybridTextTower):
+            raise ExportError(
+                "Expected a text tower whose plain form is known (TextTower or HybridTextTower), "
+                f"got {type(tower).__name__}. Leave this model out."
+            )
         self.tower = tower
-        size = tower.positional_embedding.shape[0]
-        mask = None if tower.attn_mask is None else torch.full((size, size), float("-inf")).triu(1)
-        self.register_buffer("mask", mask, persistent=False)
+        self.layers: Any = layers_of(tower) or tower.transformer
+        self.positions = len(tower.positional_embedding)
+        causal = isinstance(tower, TextTower) and tower.attn_mask is not None
+        mask = torch.full((self.positions, self.positions), float("-inf")).triu(1)
+        self.register_buffer("mask", mask if causal else None, persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         hidden = self.tower.token_embedding(ids) + self.tower.positional_embedding
-        hidden = self.tower.ln_final(self.tower.transformer(hidden, attn_mask=self.mask))
-        pooled = hidden[torch.arange(len(ids)), ids.argmax(dim=-1)]
+        for layer in self.layers:
+            hidden = layer(hidden) if self.mask is None else layer(hidden, attn_mask=self.mask)
+        pooled = self.tower.ln_final(hidden)[torch.arange(len(ids)), ids.argmax(dim=-1)]
         return pooled @ self.tower.text_projection
 
 
@@ -99,9 +120,8 @@ def ours(name: str, folder: Path, tower: str, array: Any, **options: Any) -> Run
     return onnx_run(artifact.path("image" if tower == "image" else "text"), array)
 
 
-def image_runs(name: str, folder: Path) -> dict[str, Run]:
+def image_runs(name: str, encoder: nn.Module, folder: Path) -> dict[str, Run]:
     entry = get_entry(name)
-    encoder = untrained(entry).image
     pixels = torch.rand(1, 3, entry.image_size, entry.image_size)
     photo = CONTRACT.prepare_image(sample_photos(1)[0])
     runs = {"plain": plain_run(encoder, pixels, folder), "ours": ours(name, folder / "ours", "image", photo)}
@@ -113,10 +133,9 @@ def image_runs(name: str, folder: Path) -> dict[str, Run]:
     }
 
 
-def text_runs(name: str, folder: Path, length: int) -> dict[str, Run]:
-    encoder = PlainText(untrained(get_entry(name)).text).eval()
+def text_runs(name: str, encoder: PlainText, folder: Path, length: int) -> dict[str, Run]:
     ids = CONTRACT.prepare_text(sample_captions(1))
-    wide = torch.from_numpy(ids.astype(np.int64))
+    wide = torch.from_numpy(ids[:, : encoder.positions].astype(np.int64))
     return {
         "plain": plain_run(encoder, wide, folder),
         "ours": ours(name, folder / "ours", "text", ids),
@@ -183,9 +202,32 @@ def rows_of(name: str, tower: str, found: dict[str, list[float]]) -> list[dict[s
                 "p10": round(float(low), 3),
                 "p90": round(float(high), 3),
                 "rounds": len(ratios),
+                "threads": torch.get_num_threads(),
+                "versions": VERSIONS,
             }
         )
     return rows
+
+
+def model_rows(
+    name: str, given: argparse.Namespace, length: int, console: Console
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each tower, as soon as it is measured; what can't be is an error before any is."""
+    towers = untrained(get_entry(name))
+    text = PlainText(towers.text).eval()
+    clock = time.thread_time if given.threads == 1 else time.perf_counter
+    for tower in TOWERS:
+        with console.status(f"{name}, {tower} tower"), tempfile.TemporaryDirectory() as scratch:
+            if tower == "image":
+                runs = image_runs(name, towers.image, Path(scratch))
+            else:
+                runs = text_runs(name, text, Path(scratch), length)
+            if given.no_compile:
+                del runs[COMPILED]
+            found = measure(runs, given.rounds, clock)
+        yield rows_of(name, tower, found)
+    causal = "causal" if get_entry(name).text.causal else "not causal"
+    console.print(f"{name}: cut to {length} tokens, worst cosine {worst_cosine(name, length):.7f} ({causal})")
 
 
 def main() -> None:
@@ -198,39 +240,29 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes minutes")
     parser.add_argument("--out", type=Path, default=Path("results/export_speed.csv"))
     given = parser.parse_args()
+    try:
+        record = Record(given.out, KEY, FACTS)
+    except ZooError as error:
+        parser.error(str(error))
     torch.backends.mha.set_fastpath_enabled(False)  # it can't be exported
     torch.set_num_threads(given.threads)
-    clock = time.thread_time if given.threads == 1 else time.perf_counter
-    console = Console()
-    length = caption_tokens()
-    rows: list[dict[str, Any]] = []
+    console, length, failed = Console(), caption_tokens(), []
     table = Table("model, tower", "variant", "median ms", "times faster (p10 to p90)", box=None)
     for name in given.models:
-        for tower in ("image", "text"):
-            with console.status(f"{name}, {tower} tower"), tempfile.TemporaryDirectory() as scratch:
-                folder = Path(scratch)
-                runs = image_runs(name, folder) if tower == "image" else text_runs(name, folder, length)
-                if given.no_compile:
-                    del runs[COMPILED]
-                new = rows_of(name, tower, measure(runs, given.rounds, clock))
-            rows += new
-            for row in new:
-                ratio = f"{row['times']:.2f} ({row['p10']:.2f} to {row['p90']:.2f}) than {row['faster_than']}"
-                table.add_row(f"{name}, {tower}", row["variant"], f"{row['median_ms']:.1f}", ratio)
-        causal = "causal" if get_entry(name).text.causal else "not causal"
-        console.print(
-            f"{name}: cut to {length} tokens, worst cosine {worst_cosine(name, length):.7f} ({causal})"
-        )
+        try:
+            for rows in model_rows(name, given, length, console):
+                record.add(rows)
+                for row in rows:
+                    ratio = f"{row['times']:.2f} ({row['p10']:.2f} to {row['p90']:.2f})"
+                    what, ms = f"{name}, {row['tower']}", f"{row['median_ms']:.1f}"
+                    table.add_row(what, row["variant"], ms, f"{ratio} than {row['faster_than']}")
+        except Exception as error:  # torch's exporter and compiler raise anything
+            failed.append(name)
+            console.print(f"{name}: {type(error).__name__}: {error}", markup=False, soft_wrap=True)
     console.print(table)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    console.print(
-        f"{given.out}; torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, "
-        f"{torch.get_num_threads()} threads"
-    )
+    console.print(f"{given.out}; {VERSIONS}, {torch.get_num_threads()} threads")
+    if failed:
+        sys.exit(f"Not measured whole: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
