@@ -5,20 +5,26 @@
 
 Of each tower: whether the compiler takes every node, nodes of the ONNX graph, MB read and written in DRAM and
 in the NPU's own memory (VTCM) by the compiler's static estimate, and the worst cosine to torch of
-``--samples`` photos or captions as the NPU's arithmetic is emulated. Nothing here is a time. Needs
-``lpcvc-zoo[qnn]``.
+``--samples`` photos or captions as the NPU's arithmetic is emulated. Nothing here is a time. Weights are
+those that come with the package, or untrained ones that are ``settled``: as they are born, they hide faults.
+Each tower stands in the CSV as soon as it is measured, in place of what an earlier run said of it; what can't
+be measured says why in the table alone. Needs ``lpcvc-zoo[qnn]``.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import sys
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from record import Record
 from rich.console import Console
+from settled import own_kind, own_weights
 
 from lpcvc_zoo import build, get_entry, list_models
 from lpcvc_zoo.contract import TOWERS, Tower
@@ -29,7 +35,14 @@ from lpcvc_zoo.exporting.cache import cached_export
 from lpcvc_zoo.model import DualEncoder
 from lpcvc_zoo.targets.qnn.target import QnnTarget
 
-COLUMNS = ("model", "tower", "precision", "rewrites", "compiles", "nodes", "DRAM MB", "VTCM MB", "cosine")
+KEY = ("model", "contract", "precision", "device", "tower", "rewrites")
+FACTS = (
+    "weights", "samples", "compiles", "nodes", "binary MB", "DRAM MB", "VTCM MB", "cosine", "compiler",
+)  # fmt: skip
+SHOWN = (
+    "model", "weights", "tower", "precision", "rewrites", "compiles", "nodes", "DRAM MB", "VTCM MB", "cosine",
+)  # fmt: skip
+Row = dict[str, Any]
 
 
 def measured(
@@ -74,30 +87,34 @@ def _mb(count: int | None) -> float | None:
     return None if count is None else round(count / 1e6, 1)
 
 
-def rows_of(
-    name: str, given: argparse.Namespace, target: QnnTarget, console: Console
-) -> list[dict[str, Any]]:
-    inputs, wanted = samples_of(build(name, contract=given.contract), given.samples)
-    rows: list[dict[str, Any]] = []
-    for precision in given.precision:
-        for rewrites in ("none", "npu"):
-            with console.status(f"{name}, {precision}, {rewrites}: exporting"):
+def rows_of(name: str, given: argparse.Namespace, target: QnnTarget, console: Console) -> Iterator[Row]:
+    """A row for each tower, precision and form; with ``problem`` instead of facts where there are none."""
+    model: Row = {"model": name, "contract": given.contract, "device": target.device}
+    try:
+        model["weights"], weights = own_kind(name), own_weights(name)
+        inputs, wanted = samples_of(build(name, contract=given.contract, pretrained=weights), given.samples)
+    except ZooError as error:
+        yield model | {"problem": error}
+        return
+    for precision, rewrites, tower in product(given.precision, ("none", "npu"), TOWERS):
+        row = model | {"precision": precision, "rewrites": rewrites, "tower": tower}
+        try:
+            with console.status(f"{name}, {precision}, {rewrites}: {tower} tower"):
                 artifact = cached_export(
-                    name, rewrites=rewrites, precision=precision, contract=given.contract
+                    name, rewrites=rewrites, precision=precision, contract=given.contract, pretrained=weights
                 )
-            for tower in TOWERS:
-                with console.status(f"{name}, {precision}, {rewrites}: {tower} tower"):
-                    facts = measured(target, artifact, tower, inputs[tower], wanted[tower])
-                rows.append(
-                    {"model": name, "tower": tower, "precision": precision, "rewrites": rewrites} | facts
-                )
-                console.print(_line(rows[-1]), highlight=False, soft_wrap=True)
+                facts = measured(target, artifact, tower, inputs[tower], wanted[tower])
+        except ZooError as error:
+            facts = {"problem": error}
+        yield row | facts
     target.close()
-    return rows
 
 
-def _line(row: dict[str, Any]) -> str:
-    return f"| {' | '.join(str(row.get(column, '')) for column in COLUMNS)} |"
+def line_of(row: Row) -> str:
+    """A row of the table in Markdown; a problem stands where the compiler's answer would."""
+    told = {"compiles": f"not measured: {row['problem']}"} | row if "problem" in row else row
+    cells = [" ".join(str(told.get(column, "")).split()).replace("|", "\\|") for column in SHOWN]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -112,16 +129,24 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2, help="emulated, seconds each; 0 for none")
     parser.add_argument("--out", type=Path, default=Path("results/npu_rewrites.csv"))
     given = parser.parse_args()
-    console, target = Console(), QnnTarget(given.device)
-    console.print(f"{target.device}, {given.contract}, {target.versions}", highlight=False)
-    console.print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", highlight=False, soft_wrap=True)
-    rows = [row for name in given.models for row in rows_of(name, given, target, console)]
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    console.print(str(given.out))
+    try:
+        record, target = Record(given.out, KEY, FACTS), QnnTarget(given.device)
+    except ZooError as error:
+        parser.error(str(error))
+    console, missing = Console(), 0
+    compiler = ", ".join(f"{package} {version}" for package, version in target.versions.items())
+    console.print(f"{target.device}, {given.contract}, {compiler}", highlight=False)
+    console.print(f"| {' | '.join(SHOWN)} |\n|{'---|' * len(SHOWN)}", highlight=False, soft_wrap=True)
+    for name in given.models:
+        for row in rows_of(name, given, target, console):
+            console.print(line_of(row), highlight=False, markup=False, soft_wrap=True)
+            if "problem" in row:
+                missing += 1
+            else:
+                record.add([row | {"samples": given.samples, "compiler": compiler}])
+    console.print(str(given.out), highlight=False, soft_wrap=True)
+    if missing:
+        sys.exit(f"Not measured, and not in {given.out}: {missing} of the lines above.")
 
 
 if __name__ == "__main__":

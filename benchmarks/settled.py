@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from qnn_page import SETTLED, TRAINED
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -21,6 +22,7 @@ from lpcvc_zoo.data import sample_photos
 from lpcvc_zoo.model import DualEncoder, Towers
 from lpcvc_zoo.training.checkpoint import facts_of, save_towers
 
+WEIGHTS = Path("runs/settled")
 PHOTOS = 16
 OFF, ON = 0.02, 0.1  # a factor below the first counts as switched off
 
@@ -28,6 +30,16 @@ OFF, ON = 0.02, 0.1  # a factor below the first counts as switched off
 def shipped(name: str) -> str | None:
     """The tag of the weights that come with the package, where there are some."""
     return next((weights.tag for weights in get_entry(name).pretrained if weights.shipped), None)
+
+
+def own_kind(name: str) -> str:
+    """What a line of measurements says of ``own_weights(name)``."""
+    return TRAINED if "." in name or shipped(name) else SETTLED
+
+
+def own_weights(name: str) -> str | Path:
+    """For ``build(name, pretrained=...)``: the tag in the name or of the package, else a settled file."""
+    return name.partition(".")[2] or shipped(name) or settled(name, WEIGHTS)
 
 
 def settled(name: str, folder: Path) -> Path:
