@@ -4,7 +4,7 @@
     python benchmarks/qnn_coverage.py --models mobileclip_s1 --precision float --device "XR2 Gen 2"
 
 One line of qnn_coverage.csv for each compilation; run again, it goes on where it was, and qnn_page.py shows
-the last line of each. Lines of other weights, of fewer samples or of another version of the compiler are made
+them. Lines of other weights, of fewer samples or of another version of the compiler are made
 again. With ``--check`` it also exports what is done already, and compiles again what is another file since.
 A line has what the compiler says (``yes``, or ``no`` in its own words), its static
 estimate (never a time), the worst cosine to torch of ``--samples`` photos or captions as the NPU's arithmetic
@@ -19,17 +19,18 @@ Needs ``lpcvc-zoo[qnn]``.
 from __future__ import annotations
 
 import argparse
-import csv
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from npu_rewrites import measured, samples_of
-from qnn_page import DEVICES, KEY, PRECISIONS, RECORD, SETTLED, TRAINED
+from qnn_page import DEVICES, KEY, PRECISIONS, RECORD
+from record import Record
 from rich.console import Console
-from settled import settled, shipped
+from settled import own_kind, own_weights
 
 from lpcvc_zoo import build, get_entry, list_models
 from lpcvc_zoo.contract import CONTRACTS, TOWERS, Tower
@@ -44,7 +45,6 @@ FACTS = (
     "compiles", "nodes", "binary MB", "DRAM MB", "VTCM MB", "cosine", "samples", "lint", "export", "weights",
     "to ONNX Runtime", "compiler",
 )  # fmt: skip
-WEIGHTS = Path("runs/settled")
 COMPILER = ", ".join(f"{package} {version}" for package, version in NEEDED.items())
 
 
@@ -52,7 +52,7 @@ def rows_of(
     name: str,
     contract: str,
     given: argparse.Namespace,
-    done: dict[tuple[str, ...], dict[str, str]],
+    done: Mapping[tuple[str, ...], Mapping[str, str]],
     console: Console,
 ) -> Iterator[dict[str, Any]]:
     """The rows of one model under one contract that are not ``done``, or no more as they would be today."""
@@ -110,7 +110,7 @@ def rows_of(
         target.close()
 
 
-def is_current(line: dict[str, str], kind: str, samples: int) -> bool:
+def is_current(line: Mapping[str, str], kind: str, samples: int) -> bool:
     """Whether a line is of this kind of weights, of as many samples, and of today's compiler."""
     same = (line["weights"], line["compiler"]) == (kind, COMPILER)
     return same and int(line["samples"] or 0) >= samples
@@ -118,14 +118,12 @@ def is_current(line: dict[str, str], kind: str, samples: int) -> bool:
 
 def kind_of(name: str, given: str | Literal[False]) -> str:
     """What a line says of the weights."""
-    if given:
-        return f"given: {given}"
-    return SETTLED if shipped(name) is None else TRAINED
+    return f"given: {given}" if given else own_kind(name)
 
 
 def weights_of(name: str, given: str | Literal[False]) -> str | Path:
     """The weights a model is measured with: their name, or a file of them."""
-    return given or shipped(name) or settled(name, WEIGHTS)
+    return given or own_weights(name)
 
 
 def linted(artifact: Artifact, tower: Tower) -> str:
@@ -151,24 +149,15 @@ def main() -> None:
     if given.pretrained and given.out == RECORD:
         parser.error("--pretrained needs an --out of its own: the record is of shipped and settled weights")
     console = Console()
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    done: dict[tuple[str, ...], dict[str, str]] = {}
-    columns = (*KEY, *FACTS)
-    if given.out.is_file():
-        with given.out.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            if tuple(rows.fieldnames or ()) != columns:
-                parser.error(f"{given.out} has other columns than {', '.join(columns)}: name another --out")
-            done = {tuple(row[column] for column in KEY): row for row in rows}
-    with given.out.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        if not file.tell():
-            writer.writeheader()
-        for name, contract in product(given.models, given.contract):
-            for row in rows_of(name, contract, given, done, console):
-                writer.writerow(row)
-                file.flush()
-                console.print(" | ".join(str(value) for value in row.values()), soft_wrap=True)
+    try:
+        record = Record(given.out, KEY, FACTS)
+    except ZooError as error:
+        sys.exit(f"Error: {error}")
+    done = record.rows()
+    for name, contract in product(given.models, given.contract):
+        for row in rows_of(name, contract, given, done, console):
+            record.add([row])
+            console.print(" | ".join(str(value) for value in row.values()), soft_wrap=True)
     console.print(str(given.out))
 
 

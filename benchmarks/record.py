@@ -23,11 +23,11 @@ class Record:
             try_to_write_file(path)
         except OSError as error:
             raise ZooError(f"{path} can't be written ({error.strerror}). Name another --out.") from None
-        self._rows()  # now, not after minutes of measuring
+        self.rows()  # now, not after minutes of measuring
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Put rows into the file at once, so that whatever comes next does not lose them."""
-        found = self._rows()  # as they are by now: another run may have added some
+        found = self.rows()  # as they are by now: another run may have added some
         for row in rows:
             found[tuple(str(row[name]) for name in self.key)] = row
         with written_whole(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -35,7 +35,8 @@ class Record:
             writer.writeheader()
             writer.writerows(found.values())
 
-    def _rows(self) -> dict[tuple[str, ...], Mapping[str, Any]]:
+    def rows(self) -> dict[tuple[str, ...], Mapping[str, Any]]:
+        """What the file holds, as text, by the values of ``key``; nothing where it is not there."""
         if not self.path.exists():
             return {}
         try:
