@@ -77,7 +77,10 @@ def test_captioned_photos_become_a_dataset_and_a_missing_one_is_told(recipes, tm
         )
     photos = captioned.captioned(tmp_path)
     captioned.write(photos, tmp_path / "out")
+    earlier = tmp_path / "out" / "held_out_1.jpg"
+    earlier.symlink_to("a picture that is collected no longer")
     captioned.write(photos, tmp_path / "out")  # again: over what is there
+    assert not earlier.is_symlink()
     dataset = load_dataset(str(tmp_path / "out"))
     assert dataset.texts == ("a cat.", "a dog.", "a grey cat.")
     by_name = {path.name: set(of) for path, of in zip(dataset.images, dataset.positives, strict=True)}

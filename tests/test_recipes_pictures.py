@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -102,6 +103,107 @@ def test_ingredients_are_small_and_things_lose_what_is_empty_around_them(tmp_pat
     assert small.convert("RGBA").getpixel((THING // 2, 10))[3] == 128
     (row,) = saved([found["ground.jpg"]], tmp_path, "ingredients/backgrounds")
     assert Image.open(tmp_path / row[0]).size == (LONGEST["backgrounds"], LONGEST["backgrounds"] * 5 // 8)
+
+
+@pytest.fixture
+def collect(monkeypatch, tmp_path):
+    """The command, on a package that was unpacked; of its photos "hill" is held out, which hangs on names."""
+    import collect_pictures
+
+    package = collect_pictures.Package("set", "free", photos=("photos/*.jpg",), cutouts=("things/*.png",))
+    monkeypatch.setattr(collect_pictures, "PACKAGES", (package,))
+    monkeypatch.setattr(collect_pictures, "fetched", lambda given, _: (given, "1", tmp_path / "set"))
+    monkeypatch.setattr(sys, "argv", ["collect_pictures.py", str(tmp_path / "pictures")])
+    for seed, name in enumerate(("hill", "lake", "sea", "tree")):
+        photo(tmp_path / f"set/photos/{name}.jpg", seed)
+    thing = Image.new("RGBA", (96, 96))
+    ImageDraw.Draw(thing).rectangle((20, 20, 70, 50), fill=(255, 0, 255, 255))
+    (tmp_path / "set/things").mkdir()
+    thing.save(tmp_path / "set/things/thing.png")
+    return collect_pictures.main
+
+
+def photo(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(pixels).resize((320, 240), Image.Resampling.NEAREST).save(path)
+
+
+def manifest(folder: Path) -> dict[str, dict[str, str]]:
+    """By file; each is there as it is listed, shows what it is said to be made of, and nothing else is."""
+    with (folder / "manifest.csv").open(newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    there = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in (".jpg", ".webp")
+    }
+    assert there == rows.keys()
+    assert list(rows) == sorted(rows)  # seeds choose by the order of names
+    for name, row in rows.items():
+        source = folder.parent / "set" / row["made_of"].partition(": ")[2]
+        assert row["sha256"] == sha256_of(folder / name)
+        assert row["source_sha256"] == sha256_of(source)
+        if source.suffix == ".jpg":
+            shown, own = (
+                np.asarray(Image.open(path).convert("RGB"), float) for path in (source, folder / name)
+            )
+            assert np.abs(shown - own).mean() < 10
+    return rows
+
+
+def test_collected_anew_every_picture_is_the_one_that_the_manifest_lists_and_no_other_is_there(
+    collect, tmp_path
+) -> None:
+    pictures = tmp_path / "pictures"
+    collect()
+    before = manifest(pictures)
+    assert {Path(name).parent.as_posix() for name in before} == {
+        "held_out",
+        "ingredients/backgrounds",
+        "ingredients/cutouts",
+    }
+    (tmp_path / "set/photos/lake.jpg").unlink()
+    photo(tmp_path / "set/photos/tree.jpg", seed=9)
+    ground = pictures / "ingredients/backgrounds"
+    for name in ("00000.webp", ".00000-0123456789ab.webp.abcdefgh.webp"):  # an earlier form's, a killed run's
+        Image.new("RGB", (200, 200)).save(ground / name)
+    collect()
+    assert len(manifest(pictures)) == len(before) - 1
+
+
+def test_pictures_of_ones_own_beside_those_that_are_collected_stay(collect, tmp_path) -> None:
+    own = tmp_path / "pictures/held_out/holiday.jpg"
+    photo(own, seed=5)
+    collect()
+    assert own.is_file()
+
+
+def test_collecting_that_was_stopped_makes_no_picture_twice_but_all_where_the_script_has_changed(
+    collect, tmp_path, monkeypatch
+) -> None:
+    import collect_pictures
+
+    made: list[Path] = []
+    save = Image.Image.save
+
+    def saves(image: Image.Image, path: Path, **options: object) -> None:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        save(image, path, **options)
+        made.append(path)
+
+    monkeypatch.setattr(Image.Image, "save", saves)
+    with pytest.raises(KeyboardInterrupt):
+        collect()
+    monkeypatch.setattr(
+        Image.Image, "save", lambda *given, **options: made.append(given[1]) or save(*given, **options)
+    )
+    collect()
+    assert len(made) == len(manifest(tmp_path / "pictures")) == 5
+    changed = tmp_path / "collect_pictures.py"
+    changed.write_text("# another")
+    monkeypatch.setattr(collect_pictures, "__file__", str(changed))
+    collect()
+    assert len(made) == 2 * len(manifest(tmp_path / "pictures"))
 
 
 def test_a_photo_of_the_benchmark_is_known_again_smaller_mirrored_or_saved_anew() -> None:

@@ -58,11 +58,13 @@ def _origin(made_of: str) -> str:
 def write(photos: dict[Path, list[str]], out: Path) -> None:
     """The challenge's own form, with links to the photos."""
     out.mkdir(parents=True, exist_ok=True)
+    for earlier in (*out.glob("backgrounds_*"), *out.glob("held_out_*")):
+        if earlier.is_symlink():
+            earlier.unlink()
     texts = sorted({text for captions in photos.values() for text in captions})
     rows = []
     for path, captions in photos.items():
         link = out / f"{path.parent.name}_{path.name}"
-        link.unlink(missing_ok=True)
         link.symlink_to(path.resolve())
         rows.append((link.name, ";".join(str(texts.index(caption)) for caption in captions)))
     table(out / "img_list.csv", ("Image_names", "Text_nums"), rows)

@@ -7,8 +7,9 @@ Needs ``apt-get`` and ``dpkg`` (Debian 12 or a system that can fetch its package
 what ``scenes.py`` makes pictures of), ``pictures/held_out`` (whole photos of which no part is in the others)
 and ``manifest.csv``: of each picture its sha256, its licence, the package's file that it was made of, and
 that file's sha256 (an emoji's as it was drawn).
-The same packages give the same pictures; a run that was stopped goes on. The bundled benchmark's photos are
-left out, and whatever looks like one of them at any size or mirrored.
+The same packages give the same pictures; a run that was stopped goes on. Pictures of an earlier run that are
+none of this one's go. The bundled benchmark's photos are left out, and whatever looks like one of them at any
+size or mirrored.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 from emoji import fetch_emoji
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -155,6 +158,7 @@ def main() -> None:
         *saved(drawings, given.out, "ingredients/drawings"),
         *saved(everything["emoji"], given.out, "ingredients/emoji"),
     ]
+    clear(given.out, (row[0] for row in rows))
     with (
         written_whole(given.out / "manifest.csv") as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
@@ -250,10 +254,17 @@ def share_of(source: str) -> float:
 
 def saved(found: Sequence[Found], out: Path, folder: str) -> Iterator[tuple[str, ...]]:
     """Photos as they are, in JPEG; backgrounds too, and things without the emptiness around them, in WebP,
-    for that keeps opacity."""
+    for that keeps opacity.
+
+    A name begins with the picture's place, for readers go by names and seeds choose by place, and goes on
+    with a hash of all that decides its pixels: what is there under it need not be made again.
+    """
     kind = Path(folder).name
+    made_by = (sha256_of(Path(__file__)), PIL.__version__)
     for number, item in enumerate(found):
-        path = out / folder / f"{number:05d}.{'jpg' if kind == 'held_out' else 'webp'}"
+        source = sha256_of(item.path)
+        key = hashlib.sha256(" ".join((source, *made_by)).encode()).hexdigest()[:12]
+        path = out / folder / f"{number:05d}-{key}.{'jpg' if kind == 'held_out' else 'webp'}"
         if not path.is_file():
             image = Image.open(item.path).convert("RGB" if kind in LONGEST else "RGBA")
             box = image.getchannel("A").getbbox() if image.mode == "RGBA" else None
@@ -263,7 +274,15 @@ def saved(found: Sequence[Found], out: Path, folder: str) -> Iterator[tuple[str,
             with written_whole(path) as temporary:
                 image.save(temporary, quality=90 if path.suffix == ".jpg" else 80)
         name = path.relative_to(out).as_posix()
-        yield name, sha256_of(path), item.package.licence, item.source, sha256_of(item.path)
+        yield name, sha256_of(path), item.package.licence, item.source, source
+
+
+def clear(out: Path, kept: Iterable[str]) -> None:
+    """Delete what ``saved`` made once, or half, and the manifest will not list: folders are read whole."""
+    listed = {out / name for name in kept}
+    for path in [*out.glob("held_out/*"), *out.glob("ingredients/*/*")]:
+        if path not in listed and re.match(r"\.?\d{5}[-.]", path.name):
+            path.unlink()
 
 
 if __name__ == "__main__":
