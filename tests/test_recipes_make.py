@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from lpcvc_zoo.data import SHIPPED
 from lpcvc_zoo.errors import TrainingError
@@ -173,6 +174,57 @@ def test_a_text_recipe_trains_as_the_train_command_would(make, name: str) -> Non
     assert made.index(read.captions["pretrained"]) < made.index(f"runs/{name}/model.safetensors")
     with pytest.raises(TrainingError, match="epoch"):
         checked({**training, "epoch": 3}, name)
+
+
+@pytest.mark.parametrize("changed", ["", "texts", "script", "weights"])
+def test_a_stopped_run_goes_on_with_its_embeddings_unless_what_made_them_has_changed(
+    make, monkeypatch, tmp_path, changed: str
+) -> None:
+    import minilm
+
+    files = {name: tmp_path / name / "file" for name in ("texts", "script", "weights")}
+    for path in files.values():
+        path.parent.mkdir()
+        path.write_text("one\ntwo\nthree\n")
+    left = [np.ones((2, 384), np.float32)]
+
+    def stops(texts: list[str]) -> np.ndarray:
+        if not left:
+            raise KeyboardInterrupt
+        return left.pop()
+
+    monkeypatch.setattr(minilm, "__file__", str(files["script"]))
+    monkeypatch.setattr(minilm, "_published", lambda: files["weights"].parent, raising=False)
+    monkeypatch.setattr(minilm, "PART", 2)
+    monkeypatch.setattr(minilm, "centred", lambda rows: rows)
+    monkeypatch.setattr(minilm, "raw", stops)
+    monkeypatch.setattr(sys, "argv", ["minilm.py", str(files["texts"]), "--out", str(tmp_path / "out.npz")])
+    with pytest.raises(KeyboardInterrupt):
+        minilm.main()
+    if changed:
+        files[changed].write_text("one\ntwo\nthree\nfour\n")
+    monkeypatch.setattr(minilm, "raw", lambda texts: np.full((len(texts), 384), 2, np.float32))
+    minilm.main()
+    made = np.load(tmp_path / "out.npz")
+    first, *_, last = made["text_embeddings"][:, 0]
+    assert (first, last) == (2 if changed else 1, 2)
+    assert made["texts"].tolist() == files["texts"].read_text().split()
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_text_tower_starts_from_minilm_as_it_is_now(make, monkeypatch, tmp_path) -> None:
+    import text_start
+
+    rows = np.random.default_rng(0).normal(size=(49408, 384)).astype(np.float32)
+    rows[:, 0] *= 9
+    monkeypatch.setattr(text_start, "raw", lambda texts: rows[: len(texts)])
+    monkeypatch.setattr(text_start, "centred", lambda given: given)
+    (tmp_path / "tokens.npy").write_bytes(b"of another MiniLM, or half")
+    out = tmp_path / "start.safetensors"
+    monkeypatch.setattr(sys, "argv", ["text_start.py", "text_xxs", "--out", str(out)])
+    text_start.main()
+    table = load_file(out)["text.token_embedding.0.weight"]
+    assert abs(np.corrcoef(table[:, 0], rows[:, 0])[0, 1]) > 0.99
 
 
 def test_a_recipe_is_followed_in_order_and_what_is_done_is_not_done_again(make, tmp_path, capsys) -> None:

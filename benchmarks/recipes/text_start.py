@@ -33,7 +33,7 @@ def main() -> None:
     towers = untrained(get_entry(ENTRIES[options.text]))
     state = towers.state_dict()
     rank = state["text.token_embedding.0.weight"].shape[1]
-    table = torch.from_numpy(token_table(options.out.with_name("tokens.npy"), rank))
+    table = torch.from_numpy(token_table(rank))
     state["text.token_embedding.0.weight"] = table
     up = torch.linalg.qr(torch.randn(*state["text.token_embedding.1.weight"].shape, generator=_seeded()))[0]
     # rows of the table have unit variance in all: scaled so that tokens are as large as open_clip's
@@ -42,13 +42,10 @@ def main() -> None:
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
 
 
-def token_table(cached: Path, rank: int) -> np.ndarray:
+def token_table(rank: int) -> np.ndarray:
     """``[49408, rank]``: each token's own text, embedded and projected; mean square 1."""
-    if not cached.exists():
-        decoder = open_clip.get_tokenizer("ViT-B-32").decoder
-        texts = [decoder[place].replace("</w>", "") or "." for place in range(len(decoder))]
-        np.save(cached, centred(raw(texts)))
-    rows = np.load(cached)
+    decoder = open_clip.get_tokenizer("ViT-B-32").decoder
+    rows = centred(raw([decoder[place].replace("</w>", "") or "." for place in range(len(decoder))]))
     _, _, directions = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
     table = (rows - rows.mean(axis=0)) @ directions[:rank].T
     return np.asarray(table / np.sqrt(np.square(table).mean()), np.float32)
