@@ -19,9 +19,12 @@ import subprocess
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from captions import captions
 from phrases import described, with_article
+
+from lpcvc_zoo.files import folder_written_whole
 
 SEED = 0
 # WordNet's files of nouns that stand for what can be seen: artifact, food, location, object, phenomenon,
@@ -147,7 +150,8 @@ def debian(package: str, packages: Path) -> Path:
     folder = packages / package
     if not folder.exists():
         archive = debian_archive(package, packages)
-        subprocess.run(["dpkg", "-x", archive, folder], check=True)
+        with folder_written_whole(folder) as temporary:
+            subprocess.run(["dpkg", "-x", archive, temporary], check=True)
     return folder
 
 
@@ -160,9 +164,12 @@ def debian_names(package: str, packages: Path) -> list[str]:
 
 def debian_archive(package: str, packages: Path) -> Path:
     packages.mkdir(parents=True, exist_ok=True)
-    if not list(packages.glob(f"{package}_*.deb")):
-        subprocess.run(["apt-get", "download", "-q", package], check=True, cwd=packages)
-    return next(iter(packages.glob(f"{package}_*.deb")))
+    for archive in packages.glob(f"{package}_*.deb"):
+        return archive
+    with TemporaryDirectory(dir=packages) as folder:  # apt-get gives half a file the name of a whole one
+        subprocess.run(["apt-get", "download", "-q", package], check=True, cwd=folder)
+        (archive,) = Path(folder).iterdir()
+        return archive.rename(packages / archive.name)
 
 
 def npm(package: str, packages: Path) -> Path:
@@ -173,8 +180,11 @@ def npm(package: str, packages: Path) -> Path:
         told = subprocess.run(
             ["npm", "pack", "--silent", package], check=True, cwd=packages, capture_output=True, text=True
         )
-        with tarfile.open(packages / told.stdout.split()[-1]) as archive:
-            archive.extractall(folder, filter="data")
+        with (
+            tarfile.open(packages / told.stdout.split()[-1]) as archive,
+            folder_written_whole(folder) as temporary,
+        ):
+            archive.extractall(temporary, filter="data")
     return folder / "package"
 
 
