@@ -6,6 +6,7 @@ import argparse
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from importlib import import_module
 from pathlib import Path
 
@@ -25,13 +26,18 @@ FAKE = """
 import sys
 from pathlib import Path
 option, name = sys.argv[1:]
-runs = Path("runs.txt")
-runs.write_text((runs.read_text() if runs.exists() else "") + name + "\\n")
+with open("runs.txt", "a") as runs:
+    runs.write(name + "\\n")
 if Path(f"{name}.stops").exists():
     sys.exit(1)
 if option == "--out":
     Path(name).write_text(Path(f"{name}.data").read_text() if Path(f"{name}.data").exists() else "made")
 print(f"like it should be: {Path('number').read_text()}, 3 photos")
+"""
+WAITS = """
+import time
+while not Path("go").exists():
+    time.sleep(0.01)
 """
 PLAN = """
 steps = [
@@ -305,6 +311,38 @@ def test_recipes_share_the_steps_that_do_not_read_them(make) -> None:
     make.make(Path("plan.toml"))
     make.make(other)
     assert ran() == ["one", "two", "three", "three"]
+
+
+def test_recipes_beside_each_other_make_what_they_share_once(make, capsys) -> None:
+    Path("fake.py").write_text(FAKE + WAITS)
+    plans = [Path("plan.toml"), Path("other.toml")]
+    plans[1].write_text(PLAN + "training = {lr = 2}")
+    Path("runs.txt").touch()
+    said = ""
+    with ThreadPoolExecutor() as pool:
+        made = [pool.submit(make.make, plan) for plan in plans]
+        while "waiting for it" not in said and len(ran()) < 2 and not any(one.done() for one in made):
+            said += capsys.readouterr().out
+        Path("go").touch()
+        for one in made:
+            one.result()
+    assert sorted(ran()) == ["one", "three", "three", "two"]
+
+
+def test_what_recipes_beside_each_other_have_made_is_recorded_of_both(make, monkeypatch) -> None:
+    recorded = make.recorded
+    with ThreadPoolExecutor() as pool:
+
+        def recorded_meanwhile() -> dict:
+            """Between reading and writing, another records too, unless it waits."""
+            found = recorded()
+            monkeypatch.setattr(make, "recorded", recorded)
+            wait([pool.submit(make.record, "two", make.Made(inputs={}, done=True))], timeout=0.5)
+            return found
+
+        monkeypatch.setattr(make, "recorded", recorded_meanwhile)
+        make.record("one", make.Made(inputs={}, done=True))
+    assert make.recorded().keys() == {"one", "two"}
 
 
 def test_another_result_than_expected_is_an_error(make, capsys) -> None:

@@ -10,7 +10,8 @@ says what they should be. The files that come with the package are left as they 
 A step is done anew where its command, its script, what that imports or reads beside it, the recipe that it
 reads or a file that an earlier step made has changed since; a run's folder is then emptied first. To make
 something anew all the same, delete what its step ``makes``; where that is in a run's folder, the whole
-folder, for its state would give it back.
+folder, for its state would give it back. Recipes may be followed beside each other: what several of them make
+is made by one, and the others wait for it.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from lpcvc_zoo.bench.locks import held
 from lpcvc_zoo.entry import Facts
 from lpcvc_zoo.files import sha256_of, write_text
 
@@ -89,13 +92,13 @@ def make(path: Path) -> None:
             printed = run(step, path)
             continue
         inputs = own_inputs(step, path, recipe) | files
-        if recorded().get(step.makes) != Made(inputs=inputs, done=True) or not Path(step.makes).exists():
-            begin(step, path, inputs)
-            printed = run(step, path)
-            if not Path(step.makes).exists():
-                raise SystemExit(f"{shlex.join(command(step, path))} ended well and made no {step.makes}.")
-            record(step.makes, Made(inputs=inputs, done=True))
-        files[step.makes] = sha256_of(Path(step.makes))
+        waits = partial(print, f"{step.makes} is being made by another: waiting for it.", flush=True)
+        with held(lock_of(step.makes), on_wait=waits):
+            if recorded().get(step.makes) != Made(inputs=inputs, done=True) or not Path(step.makes).exists():
+                begin(step, path, inputs)
+                printed = run(step, path)
+                end(step, path, inputs)
+            files[step.makes] = sha256_of(Path(step.makes))
     problems = [problem for expected in recipe.expected if (problem := unlike(expected, printed))]
     if problems:
         raise SystemExit("\n".join(problems))
@@ -149,14 +152,27 @@ def begin(step: Step, path: Path, inputs: Mapping[str, str]) -> None:
     record(step.makes, Made(inputs=inputs, done=False))
 
 
+def end(step: Step, path: Path, inputs: Mapping[str, str]) -> None:
+    """Write down that a step is done; SystemExit where it made nothing."""
+    if not Path(step.makes).exists():
+        raise SystemExit(f"{shlex.join(command(step, path))} ended well and made no {step.makes}.")
+    record(step.makes, Made(inputs=inputs, done=True))
+
+
 def recorded() -> dict[str, Made]:
     """By the file that was made; read each time, for another recipe may be followed beside this one."""
     return TypeAdapter(dict[str, Made]).validate_json(RECORD.read_bytes()) if RECORD.is_file() else {}
 
 
 def record(name: str, made: Made) -> None:
-    RECORD.parent.mkdir(parents=True, exist_ok=True)
-    write_text(RECORD, TypeAdapter(dict[str, Made]).dump_json(recorded() | {name: made}, indent=1).decode())
+    with held(lock_of(RECORD.as_posix())):
+        made_so_far = recorded() | {name: made}
+        write_text(RECORD, TypeAdapter(dict[str, Made]).dump_json(made_so_far, indent=1).decode())
+
+
+def lock_of(name: str) -> Path:
+    """The lock on a file that recipes may share; not beside it, for a run's folder may be emptied."""
+    return RECORD.parent / "locks" / f"{name.replace('/', '_')}.lock"
 
 
 def command(step: Step, recipe: Path) -> list[str]:
