@@ -1,10 +1,11 @@
-"""The recipe that collects texts: what it does where fetching and unpacking stop midway."""
+"""The recipe that collects texts: half a package, and what the steps after it go by."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,19 @@ def test_half_a_package_is_fetched_and_unpacked_again(collect_texts, tmp_path, s
         "set",
         "set-1.tgz" if stopped == "npm" else "set_1_all.deb",
     }
+
+
+@pytest.mark.parametrize("recipe", ["text_xs", "text_xxs"])
+def test_the_steps_that_follow_see_that_other_texts_were_collected(
+    collect_texts, tmp_path, monkeypatch, recipe: str
+) -> None:
+    first, *_ = tomllib.loads((RECIPES / f"{recipe}.toml").read_text())["steps"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", first["run"].split())
+    Path("recipes-data/texts/packages").mkdir(parents=True)
+    made = []
+    for text in ("a cat", "a dog", "a dog"):
+        monkeypatch.setattr(collect_texts, "gather", lambda *_, text=text: {"generated": [text]})
+        collect_texts.main()
+        made.append(Path(first["makes"]).read_bytes())
+    assert made[0] != made[1] == made[2]

@@ -7,7 +7,7 @@ class names in open_clip (MIT), labels and tags of emoji (npm's emojibase-data, 
 names of Open Clipart's drawings (Debian's openclipart-png, public domain), and descriptions generated from
 these nouns. ``apt-get`` and ``npm`` fetch the packages. Writes ``texts.txt``, one a line, beside it
 ``captions.txt`` with those that were written for this project (``captions.py``), and ``sources.json`` with
-counts, versions and licences.
+counts, versions, licences and the two files' sha256.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 from captions import captions
 from phrases import described, with_article
 
-from lpcvc_zoo.files import folder_written_whole
+from lpcvc_zoo.files import folder_written_whole, sha256_of
 
 SEED = 0
 # WordNet's files of nouns that stand for what can be seen: artifact, food, location, object, phenomenon,
@@ -64,6 +64,7 @@ def main() -> None:
     (out / "texts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (out / "captions.txt").write_text("\n".join(written) + "\n", encoding="utf-8")
     facts = {
+        "sha256": {name: sha256_of(out / name) for name in ("texts.txt", "captions.txt")},
         "texts": len(lines),
         "captions": len(written),
         "of": counts,
