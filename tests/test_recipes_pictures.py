@@ -88,6 +88,28 @@ def test_emoji_of_things_come_out_of_an_npm_package_and_faces_do_not(tmp_path, m
     assert path.read_text().endswith('viewBox="0 0 40 36"><path/></svg>')
 
 
+def test_emoji_are_drawn_again_where_their_script_has_changed(tmp_path, monkeypatch) -> None:
+    import collect_pictures
+    import emoji
+
+    drawn: list[str] = []
+
+    def draw(name: str, root: Path) -> str:
+        assert not root.exists()
+        root.mkdir(parents=True)
+        drawn.append(name)
+        return "1.2.3"
+
+    monkeypatch.setattr(emoji, "fetch_emoji", draw)
+    package = collect_pictures.Package("@some/set", "free", emoji=("*/*.png",))
+    script = tmp_path / "emoji.py"
+    monkeypatch.setattr(emoji, "__file__", str(script))
+    for text in ("one", "one", "another"):
+        script.write_text(text)
+        assert collect_pictures.fetched(package, tmp_path)[1:] == ("1.2.3", tmp_path / "@some/set")
+    assert len(drawn) == 2
+
+
 def test_ingredients_are_small_and_things_lose_what_is_empty_around_them(tmp_path) -> None:
     from collect_pictures import LONGEST, PACKAGES, THING, Found, saved
 

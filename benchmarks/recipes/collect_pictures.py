@@ -18,14 +18,15 @@ import argparse
 import csv
 import hashlib
 import re
+import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import emoji
 import numpy as np
 import PIL
-from emoji import fetch_emoji
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from qt_resources import files_of
@@ -170,11 +171,13 @@ def main() -> None:
 
 
 def fetched(package: Package, folder: Path) -> tuple[Package, str, Path]:
-    """The package, its version, and the folder that it is unpacked in."""
+    """The package, its version, and the folder that it is unpacked in; emoji are of ``emoji.py`` as it is."""
     root = folder / package.name
-    done = root.with_name(f"{root.name}.version")
+    drawn_by = f".{sha256_of(Path(emoji.__file__))[:12]}" if package.emoji else ""
+    done = root.with_name(f"{root.name}{drawn_by}.version")
     if not done.is_file() and package.emoji:
-        done.write_text(fetch_emoji(package.name, root))
+        shutil.rmtree(root, ignore_errors=True)
+        done.write_text(emoji.fetch_emoji(package.name, root))
     elif not done.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(["apt-get", "-qq", "download", package.name], cwd=folder, check=True)
