@@ -10,7 +10,7 @@ A line has what the compiler says (``yes``, or ``no`` in its own words), its sta
 estimate (never a time), the worst cosine to torch of ``--samples`` photos or captions as the NPU's arithmetic
 is emulated, the worst to the same file in ONNX Runtime, what lint finds in the export, the start of the
 tower's sha256 and the compiler's version. Weights are those that come with the package, or untrained ones
-that are ``settled``, so that every branch counts; lines without a kind are of weights as they are born.
+that are ``settled``, so that every branch counts.
 An entry that needs a checkpoint to be built is left out but where one is given:
 ``--models tinyclip_auto_vit_22m_32_text_10m --pretrained laion400m --out auto.csv``.
 Needs ``lpcvc-zoo[qnn]``.

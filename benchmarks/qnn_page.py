@@ -21,8 +21,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "snapdragon.md"
 KEY = ("model", "contract", "precision", "device", "tower")
 PRECISIONS = ("float", "w8a16")
 DEVICES = ("XR2 Gen 2", "Snapdragon 8 Elite")
-TRAINED, SETTLED = "trained", "settled"  # kinds of weights; empty in older lines
-ABSENT, OLD = "–", "°"
+TRAINED, SETTLED = "trained", "settled"  # kinds of weights
+ABSENT = "–"
 NAN = "NaN"
 HEAD = """# Every model through the offline Snapdragon compiler
 
@@ -36,9 +36,8 @@ compiled strictly for the NPU. Image / text tower; one value where both have the
   for float), rounded down. In w8a16 of untrained weights it is the worst to the same file in ONNX Runtime,
   since how well random weights can be quantised says nothing.
 - **weights**: those that come with the package, trained; else random ones whose branches all count
-  ([settled.py](../benchmarks/settled.py)). `{old}` marks older cosines, of weights as they are born, many of
-  whose branches are multiplied by next to nothing: they hide what a compiler gets wrong there. These are all
-  to torch.
+  ([settled.py](../benchmarks/settled.py)): as they are born, many are multiplied by next to nothing, which
+  hides what a compiler gets wrong there.
 - `{absent}`: not tried, or not measured. Models whose shape only a checkpoint knows (`tinyclip_auto_*`) are
   not here; `qnn_coverage.py --pretrained` compiles them.
 """
@@ -51,7 +50,7 @@ def page(rows: Iterable[Row], models: Sequence[str]) -> str:
     """The page in Markdown; ``rows`` as ``qnn_coverage.py`` writes them, ``models`` all there are."""
     found = {tuple(row[name] for name in KEY): row for row in rows}
     versions = " and ".join(sorted({row["compiler"] for row in found.values()}))
-    head = HEAD.format(versions=versions, absent=ABSENT, old=OLD)
+    head = HEAD.format(versions=versions, absent=ABSENT)
     return "\n".join([head, *_verdict(found, models), *_tables(found, models)])
 
 
@@ -124,10 +123,7 @@ def _both(found: Found, key: tuple[str, ...], fact: str) -> str:
 
 
 def _cell(row: Row, fact: str) -> str:
-    if fact != "cosine":
-        return _shown(fact, row.get(fact, ""))
-    value = _shown(fact, _cosine(row))
-    return value if value == ABSENT or row.get("weights") else value + OLD
+    return _shown(fact, _cosine(row) if fact == "cosine" else row.get(fact, ""))
 
 
 def _shown(fact: str, value: str) -> str:
