@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from record import Record
+from csv_record import Record
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import Record
+from csv_record import Record
 from rich.console import Console
 from settled import own_kind, own_weights
 

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from csv_record import Record
 from npu_rewrites import measured, samples_of
 from qnn_page import DEVICES, KEY, PRECISIONS, RECORD
-from record import Record
 from rich.console import Console
 from settled import own_kind, own_weights
 

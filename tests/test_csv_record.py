@@ -14,7 +14,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 @pytest.fixture
 def record(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from record import Record
+    from csv_record import Record
 
     return lambda path: Record(path, ("model", "threads"), ("ms", "note"))
 
