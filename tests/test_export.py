@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from torch import nn
 from lpcvc_zoo.contract import CONTRACTS
 from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting.artifact import MANIFEST, REJECTED, Manifest, check_folder, load_artifact
+from lpcvc_zoo.exporting.graphs import SCOPES
 from lpcvc_zoo.exporting.onnx import OPSET, export
 
 
@@ -53,6 +55,14 @@ def test_towers_are_single_checked_files_of_the_asked_opset_with_every_shape_inf
             value.name for value in proto.graph.output
         }
         assert {name for node in proto.graph.node for name in node.output} <= known
+
+
+def test_a_tower_says_nothing_of_the_machine_that_exported_it(exported) -> None:
+    _, artifact = exported
+    for tower in ("image", "text"):
+        assert str(Path(__file__).parent.parent).encode() not in artifact.path(tower).read_bytes()
+        graph = onnx.load(artifact.path(tower)).graph
+        assert {note.key for node in graph.node for note in node.metadata_props} == {SCOPES}
 
 
 def test_text_tower_has_no_int64_path_from_its_input(exported) -> None:

@@ -19,13 +19,13 @@ from lpcvc_zoo.data import PHOTOS, calibration_pool, sample_captions, sample_pho
 from lpcvc_zoo.errors import ExportError
 from lpcvc_zoo.exporting.artifact import Calibration, Parity
 from lpcvc_zoo.exporting.engines import Engine, Prepared
+from lpcvc_zoo.exporting.graphs import SCOPES
 from lpcvc_zoo.exporting.lint.graph import Graph
 from lpcvc_zoo.exporting.lint.miscompiled import swish_pairs
 from lpcvc_zoo.exporting.multipliers import fit_multipliers
 from lpcvc_zoo.exporting.parity import agreement, run_onnx
 
 CHECKED: dict[Tower, int] = {"image": 12, "text": 24}  # how many embeddings are compared
-_SCOPES = "pkg.torch.onnx.name_scopes"
 _LAYER = re.compile(r"^(.*?\d+(?:\.(?:blocks|layers)\.\d+)?)")
 # Always float: the host's pixels and ids made the tower's own, rows looked up in the token embedding (a
 # quantised one the NPU reads as a whole, for every text), what a rewrite names so, and the division to unit
@@ -246,9 +246,9 @@ def layers_of(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in nodes:
         notes = {entry.key: entry.value for entry in node.metadata_props}
-        if _SCOPES not in notes:
+        if SCOPES not in notes:
             continue
-        scopes = [scope for scope in ast.literal_eval(notes[_SCOPES])[1:-1] if scope]
+        scopes = [scope for scope in ast.literal_eval(notes[SCOPES])[1:-1] if scope]
         layer = _END if not scopes else scopes[-1].removeprefix("tower.")
         layer = _ADAPTER if scopes and scopes[0] == _ADAPTER else layer
         layer = _IN_FLOAT if _IN_FLOAT in layer.split(".") else layer

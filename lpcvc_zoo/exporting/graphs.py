@@ -14,10 +14,25 @@ from lpcvc_zoo.exporting.lint.graph import FILLED, Graph, attribute
 if TYPE_CHECKING:
     from onnxscript import ir
 
+SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note of the modules that a node is in
 MASKED = -50.0  # as a logit: nothing in fp32 and fp16, and no denormal weight, which a CPU is slow with
 _FAR = -1e4  # below this, what is added to a logit can only be a mask
 _MASKS_IN = {"Add", "Sub", "Where"}
 _SHAPED_BY = {"Expand", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Trilu", "Unsqueeze"}
+
+
+def drop_notes(model: onnx.ModelProto) -> None:
+    """Drop what the exporter notes at nodes, values and weights, but for the modules that a node is in.
+
+    Its stack traces name files of the machine that exported: one model would be another file elsewhere.
+    """
+    graph = model.graph
+    for noted in (graph, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        del noted.metadata_props[:]
+    for node in graph.node:
+        kept = [note for note in node.metadata_props if note.key == SCOPES]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
 
 
 def finite_masks(model: onnx.ModelProto) -> int:

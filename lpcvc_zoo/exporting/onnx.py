@@ -129,7 +129,7 @@ def to_onnx(
     """One module with one input and one output as ONNX; ``what`` names it in errors."""
     import torch
 
-    from lpcvc_zoo.exporting.graphs import fusable_gelu
+    from lpcvc_zoo.exporting.graphs import drop_notes, fusable_gelu
 
     _check_size(module, what)
     with _quiet(), torch.no_grad():
@@ -147,6 +147,7 @@ def to_onnx(
         assert program is not None
         fusable_gelu(program.model)
     proto = program.model_proto
+    drop_notes(proto)
     opset = next(item.version for item in proto.opset_import if item.domain in ("", "ai.onnx"))
     if opset != OPSET:
         raise ExportError(f"{what}: opset {OPSET} was asked for, the exporter left {opset}.")
