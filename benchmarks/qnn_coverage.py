@@ -4,11 +4,12 @@
     python benchmarks/qnn_coverage.py --models mobileclip_s1 --precision float --device "XR2 Gen 2"
 
 One line of qnn_coverage.csv for each compilation; run again, it goes on where it was, and qnn_page.py shows
-them. Lines of other weights, of fewer samples or of another version of the compiler are made
-again. With ``--check`` it also exports what is done already, and compiles again what is another file since.
-A line has what the compiler says (``yes``, or ``no`` in its own words), its static
-estimate (never a time), the worst cosine to torch of ``--samples`` photos or captions as the NPU's arithmetic
-is emulated, the worst to the same file in ONNX Runtime, what lint finds in the export, the start of the
+them. Lines of other weights, of fewer samples or of another version of the compiler are made again. With
+``--check`` it also exports what is done already, lints it by today's rules, and compiles again what is
+another file since.
+A line has what the compiler says (``yes``, or ``no`` in its own words), its static estimate (never a time),
+the worst cosine to torch of ``--samples`` photos or captions as the NPU's arithmetic is emulated, the worst
+to the same file in ONNX Runtime, what lint finds in the export and in its activations, the start of the
 tower's sha256 and the compiler's version. Weights are those that come with the package, or untrained ones
 that are ``settled``, so that every branch counts.
 An entry that needs a checkpoint to be built is left out but where one is given:
@@ -72,7 +73,7 @@ def rows_of(
     if not wanted:
         return
     try:
-        weights = weights_of(name, given.pretrained)
+        weights = given.pretrained or own_weights(name)
         model = build(name, contract=contract, pretrained=weights)
     except ZooError as error:
         console.print(f"{name} is left out: {error}", soft_wrap=True)
@@ -94,7 +95,10 @@ def rows_of(
                     pretrained=weights,
                 )
                 export = artifact.manifest.tower(tower).sha256[:16]
+                lint = linted(artifact, tower)
                 if stands(key) and done[key]["export"] == export:
+                    if done[key]["lint"] != lint:
+                        yield {**done[key], "lint": lint}
                     continue
                 found = measured(target, artifact, tower, inputs[tower], embeddings[tower])
                 plain = run_onnx(str(artifact.path(tower)), inputs[tower])
@@ -102,7 +106,7 @@ def rows_of(
                 taken = found["compiles"] == "yes"
                 beside = measured(target, artifact, tower, inputs[tower], made)["cosine"] if taken else None
                 yield row | found | {
-                    "samples": given.samples, "lint": linted(artifact, tower), "export": export,
+                    "samples": given.samples, "lint": lint, "export": export,
                     "weights": kind, "to ONNX Runtime": beside, "compiler": COMPILER,
                 }  # fmt: skip
             except ZooError as error:  # not exported, or not emulated: that says nothing of the compiler
@@ -121,15 +125,15 @@ def kind_of(name: str, given: str | Literal[False]) -> str:
     return f"given: {given}" if given else own_kind(name)
 
 
-def weights_of(name: str, given: str | Literal[False]) -> str | Path:
-    """The weights a model is measured with: their name, or a file of them."""
-    return given or own_weights(name)
-
-
 def linted(artifact: Artifact, tower: Tower) -> str:
-    """The rules that find something in an export, with their level; empty where none does."""
-    findings = lint_tower(artifact, tower).findings
-    return "; ".join(sorted({f"{finding.level} {finding.rule}" for finding in findings}))
+    """The rules that find something in an export, with their level; empty where none does.
+
+    ZooError where something could not be looked at.
+    """
+    report = lint_tower(artifact, tower, activations=True)
+    if report.problems:
+        raise ZooError(f"Lint could not look at everything: {'; '.join(report.problems)}")
+    return "; ".join(sorted({f"{finding.level} {finding.rule}" for finding in report.findings}))
 
 
 def main() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -78,3 +82,44 @@ def test_a_line_of_other_weights_or_fewer_samples_or_another_compiler_is_made_ag
 
     kind = kind_of("tinyclip_auto_vit_45m_32_text_18m", "laionyfcc400m")
     assert is_current(row(samples="2", weights=kind, compiler=COMPILER) | told, kind, 2) == stands
+
+
+def test_a_check_lints_again_and_compiles_only_what_is_another_file(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import qnn_coverage as coverage
+
+    name, contract, device = "efficientvit_m0_text_xs", "lpcvc2026", "XR2 Gen 2"
+    manifest = SimpleNamespace(
+        tower=lambda tower: SimpleNamespace(sha256={"image": "a", "text": "b"}[tower] * 64)
+    )
+    facts = {
+        "model": name,
+        "contract": contract,
+        "device": device,
+        "samples": "1",
+        "compiler": coverage.COMPILER,
+    }
+    done = {
+        (name, contract, "float", device, tower): row(**facts, tower=tower, export="a" * 16, lint="")
+        for tower in ("image", "text")
+    }
+    fakes = {
+        "build": lambda *_, **__: None,
+        "samples_of": lambda *_: ({"image": [], "text": []},) * 2,
+        "QnnTarget": lambda _: SimpleNamespace(close=lambda: None),
+        "cached_export": lambda *_, **__: SimpleNamespace(manifest=manifest, path=lambda tower: tower),
+        "linted": lambda artifact, tower: f"warning {tower}",
+        "run_onnx": lambda *_: [],
+        "measured": lambda *_: {"compiles": "yes", "cosine": 0.5},
+    }
+    for what, fake in fakes.items():
+        monkeypatch.setattr(coverage, what, fake)
+    given = Namespace(pretrained=False, samples=1, check=True, precision=["float"], device=[device])
+
+    def made() -> list[tuple[str, ...]]:
+        rows = coverage.rows_of(name, contract, given, done, Console(file=io.StringIO()))
+        return [(row["tower"], row["lint"], str(row["cosine"]), row["export"][0]) for row in rows]
+
+    assert made() == [("image", "warning image", "", "a"), ("text", "warning text", "0.5", "b")]
+    given.check = False
+    assert made() == []

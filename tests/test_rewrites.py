@@ -39,10 +39,12 @@ from tiny import DIM, TinyText, tiny_model
 from torch import Tensor, nn
 
 from lpcvc_zoo.backbones._pruned import PrunedAttention
-from lpcvc_zoo.backbones._towers import pool_at_eot
+from lpcvc_zoo.backbones._towers import pool_at_eot, small_text_tower
+from lpcvc_zoo.backbones.text_transformer import TextShape
 from lpcvc_zoo.contract import CONTRACTS, TOWERS, Contract
+from lpcvc_zoo.entry import TextSpec
 from lpcvc_zoo.errors import ExportError, UnknownNameError
-from lpcvc_zoo.exporting import graphs, rewrites
+from lpcvc_zoo.exporting import graphs, pooling, rewrites
 from lpcvc_zoo.exporting import onnx as onnx_room
 from lpcvc_zoo.exporting.artifact import load_artifact
 from lpcvc_zoo.exporting.attention import split_attention
@@ -402,6 +404,66 @@ def test_simplify_folds_constants_and_drops_what_has_no_effect() -> None:
     np.testing.assert_array_equal(run(proto, given), before)
 
 
+def last_mlp(proto: onnx.ModelProto, hidden: int) -> list[int]:
+    """Of how many tokens the products are that make ``hidden`` values each, block by block."""
+    graph = Graph(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+    made = [graph.shape(each.output[0]) for each in graph.nodes("MatMul")]
+    return [int(np.prod(shape[:-1])) for shape in made if shape[-1] == hidden]
+
+
+POOLED = {
+    "a class token": (vision, tokens(1, 3, 32, 32), 64, 17),
+    "the end of the text": (
+        lambda: filled(small_text_tower(TextShape(width=64, layers=2), TextSpec(), DIM)), CAPTION, 256, 6
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("what", POOLED)
+def test_the_last_mlp_runs_for_the_pooled_token_alone_and_gives_the_same(what: str, split: bool) -> None:
+    make, given, hidden, length = POOLED[what]
+    module = nn.Sequential(make())
+    assert split_attention(module) if split else True
+    proto = in_onnx(module, given)
+    before = run(proto, given.numpy())
+    assert last_mlp(proto, hidden) == [length, length]
+    nodes = len(proto.graph.node)
+    assert pooling.early_pool(proto) >= 5
+    assert last_mlp(proto, hidden) == [length, 1]
+    assert len(proto.graph.node) == nodes + 1  # pooled twice: before the MLP, and what goes around it
+    np.testing.assert_allclose(run(proto, given.numpy()), before, rtol=1e-5, atol=1e-6)
+    assert pooling.early_pool(proto) == 0
+
+
+RELU = node("Relu", "scaled", "a", "relu")
+PICKED, LAST = node("Gather", "a first", "b", "pool", axis=1), node("Neg", "b", "y", "last")
+MIXED = node("ReduceMax", "a axis", "c", "all", keepdims=0), node("Sub", "b c", "y", "last")
+
+
+@pytest.mark.parametrize(
+    ("further", "moved"),
+    [
+        ([RELU, PICKED, LAST], 2),
+        ([RELU, node("Gather", "a first", "y", "pool", axis=1)], 0),
+        ([node("Add", "scaled places", "a", "by place"), PICKED, LAST], 0),
+        ([node("Softmax", "scaled", "a", "over tokens", axis=1), PICKED, LAST], 0),
+        ([RELU, PICKED, *MIXED], 0),
+    ],
+    ids=["all move", "pooled is the output", "differs by place", "over the tokens", "needed whole"],
+)
+def test_what_does_not_act_on_each_token_alone_or_is_needed_whole_stays(further, moved: int) -> None:
+    proto = model(
+        ("x", FLOAT, [1, 5, 8]), ("y", FLOAT, [1, 8]),
+        [node("Mul", "x two", "scaled", "scale"), *further],
+        constants(two=2.0, first=np.array(0), axis=np.array([1]), places=tokens(5, 8).numpy()),
+    )  # fmt: skip
+    given = tokens(1, 5, 8).numpy()
+    before = run(proto, given)
+    assert pooling.early_pool(proto) == moved
+    np.testing.assert_allclose(run(proto, given), before, rtol=1e-6)
+
+
 def test_a_rewrite_that_changes_the_embeddings_is_refused_by_name(tmp_path, monkeypatch) -> None:
     def break_it(encoder: nn.Module) -> int:
         nn.init.normal_(list(encoder.tower.parameters())[-2])
@@ -454,6 +516,15 @@ def test_names_resolve_in_the_order_of_application_and_suggest_the_nearest() -> 
     assert resolve(["npu", "gelu_tanh"])[-2:] == ("gelu_tanh", "simplify")
     with pytest.raises(UnknownNameError, match="split_attention"):
         resolve("split_atention")
+
+
+@pytest.mark.parametrize(
+    ("step", "where"),
+    [("fold", "--no-fuse"), ("cut_text", "--text-length N"), ("pool_at_eot", "All exports pool so")],
+)
+def test_what_is_done_without_a_rewrite_says_where(step: str, where: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"Unknown rewrite '{step}'.*{where}"):
+        resolve(step)
 
 
 def test_the_cache_keeps_exports_with_and_without_rewrites_apart(tmp_path, monkeypatch) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import platform
 import re
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -39,7 +41,7 @@ from lpcvc_zoo.exporting.quantize import quantize
 from lpcvc_zoo.files import CACHE_VARIABLE
 from lpcvc_zoo.ingraph import resizer
 from lpcvc_zoo.model import unit_length
-from lpcvc_zoo.targets import get_target, list_targets
+from lpcvc_zoo.targets import get_target
 from lpcvc_zoo.targets.base import FP16, Profile
 from lpcvc_zoo.targets.qnn import build as qnn_build
 from lpcvc_zoo.targets.qnn import target as qnn_target
@@ -177,8 +179,16 @@ def test_another_form_of_schematic_is_an_error_and_no_number(damaged: str) -> No
 # What is installed
 
 
+@needs_compiler
 def test_the_target_is_listed_and_made_without_loading_native_code() -> None:
-    assert "qnn" in list_targets()
+    code = """
+import sys
+from lpcvc_zoo.targets import get_target
+assert "qnn" in list_targets()
+print(get_target("qnn", device="XR2 Gen 2").rewrites, "onnxruntime_qnn" in sys.modules)
+"""
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert made.stdout.split() == ["npu", "False"]
 
 
 def test_a_missing_package_is_an_error_with_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -536,6 +546,24 @@ def test_the_command_line_shows_what_moves_and_never_a_millisecond(
     assert "nothing ran" in table
     assert " ms" not in table
     assert "Did you mean" in said("--device", "Snapdragon 8 Gen 33")
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_sweep_of_both_targets_has_a_cost_of_each_and_evaluate_scores_the_emulated_npu(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = "efficientnet_lite0_128_text_xxs.conse_minilm"
+    npu = ["--target", "qnn", "--device", "XR2 Gen 2"]
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", "--models", model, "--target", "onnxruntime", *npu, "--out", str(tmp_path)])
+    assert ended.value.code == 0, capsys.readouterr()
+    rows = {row["target"]: row for row in json.loads((tmp_path / "results.json").read_text())["rows"]}
+    print(rows)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["evaluate", model, *npu, "--limit", "2", "--json"])
+    print(json.loads(capsys.readouterr().out))
 
 
 # Emulation

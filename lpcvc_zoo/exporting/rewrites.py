@@ -1,9 +1,9 @@
 """Rewrites for a phone's NPU, by name: each changes a tower in one way and must leave its embeddings alone.
 
 Some rewrite torch modules before the export, the others the exported graph. What the zoo's models do anyway
-is no rewrite: folded branches and BatchNorm (``build(fuse=True)``), pooling at the end-of-text token without
-ArgMax and Gather, static masks, int32 ids, the cut text tower (``build(text_length=..., text_depth=...)``),
-a GELU's five nodes in the order that compilers know.
+is no rewrite, and done with "none" too: folded branches and BatchNorm (``build(fuse=True)``), pooling at the
+end-of-text token without ArgMax and Gather, static masks, int32 ids, the cut text tower
+(``build(text_length=..., text_depth=...)``), a GELU's five nodes in the order that compilers know.
 The manifest has the effect of folding, cutting and pooling beside those of rewrites (see ``prepared``).
 """
 
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 NONE, NPU = "none", "npu"
+# What people look for here, and where it is done instead.
+_ELSEWHERE = {
+    "fold": "Models are folded when they are built, unless with fuse=False (--no-fuse).",
+    "cut_text": "The text is cut when a model is built: text_length=N (--text-length N).",
+    "pool_at_eot": "All exports pool so, whatever their rewrites.",
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,12 @@ _ALL = (
     ),
     Rewrite("finite_masks", "masks of -50, not minus infinity", EXACT, graph=_late("graphs", "finite_masks")),
     Rewrite("int32_ids", "ids looked up without int64", EXACT, graph=_late("graphs", "int32_ids")),
+    Rewrite(
+        "early_pool",
+        "the last block's MLP for the one token that is pooled",
+        EXACT,
+        graph=_late("pooling", "early_pool"),
+    ),
     Rewrite("gelu_tanh", "exact GELU in its tanh form", 0.9999, graph=_late("graphs", "gelu_tanh")),
     Rewrite("gelu_sigmoid", "GELU as x sigmoid(1.702 x)", 0.99, graph=_late("graphs", "gelu_sigmoid")),
     Rewrite("simplify", "constants folded, no-ops dropped", EXACT, graph=_late("graphs", "simplify")),
@@ -99,6 +111,6 @@ def resolve(chosen: str | Sequence[str]) -> tuple[str, ...]:
     wanted: set[str] = set()
     for name in names:
         if name not in REWRITES and name not in SETS:
-            raise UnknownNameError("rewrite", name, [*SETS, *REWRITES])
+            raise UnknownNameError("rewrite", name, [*SETS, *REWRITES], _ELSEWHERE.get(name, ""))
         wanted.update(SETS.get(name, (name,)))
     return tuple(name for name in REWRITES if name in wanted)
