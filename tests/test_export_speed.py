@@ -64,11 +64,13 @@ def no_fastpath() -> Iterator[None]:
 def test_a_tower_of_less_than_77_positions_is_exported_with_its_own_number(
     script, monkeypatch, tmp_path
 ) -> None:
-    monkeypatch.setattr(script, "ours", lambda *args, **options: None)
+    monkeypatch.setattr(script, "ours", lambda *args, **options: (None, "text_length" in options))
     name = "efficientnet_lite0_96_text_xxs"
     encoder = script.PlainText(untrained(get_entry(name)).text).eval()
     runs = script.text_runs(name, encoder, tmp_path, 16)
     torch.testing.assert_close(torch.from_numpy(runs["plain"]()[0]), runs["torch"](), rtol=1e-3, atol=1e-5)
+    cut = "ours, 16 tokens"
+    assert set(runs) == {"plain", "ours", cut, f"{cut}, pooled early", "torch", script.COMPILED}
 
 
 def test_however_slow_a_variant_is_its_median_is_of_three_runs_in_each_round(script) -> None:
