@@ -457,10 +457,16 @@ def test_another_dataset_of_the_same_name_is_another_comparison(folder: Path) ->
     }
 
 
-def test_the_preprocessing_of_one_size_is_measured_once(folder: Path) -> None:
+def test_the_preprocessing_is_measured_right_before_each_image_tower_and_once_for_each(folder: Path) -> None:
+    outcome, _ = sweep(folder)
     sweep(folder)
-    sweep(folder, models=("alpha_huge",))
-    assert [item["what"] for item in read_journal(folder)].count("profile lpcvc2026") == 1
+    profiles = [item["what"] for item in read_journal(folder) if item["what"].startswith("profile")]
+    files = [
+        file
+        for row in outcome.rows
+        for file in ("lpcvc2026", f"{row.entry} untrained image", f"{row.entry} untrained text")
+    ]
+    assert profiles == [f"profile {file}" for file in files]
 
 
 def test_preprocessing_that_fails_does_not_fail_the_models(folder: Path) -> None:

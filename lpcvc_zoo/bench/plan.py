@@ -120,7 +120,7 @@ class Cell:
 
     @cached_property
     def preprocessing_key(self) -> str:
-        """Cells that agree in this share one measurement of the in-graph preprocessing."""
+        """Cells that agree in this share one in-graph preprocessing; on a remote device, its time too."""
         if self.folder is not None:
             return self.id
         return digest(

@@ -259,10 +259,10 @@ class CellWork:
 
 
 def measure_preprocessing(path: Path, cell: Cell, ledger: Ledger, since: str) -> float | None:
-    """Median milliseconds of the in-graph preprocessing by itself; measured once and remembered."""
+    """Median milliseconds of the in-graph preprocessing by itself; remembered for this cell."""
     target = cell.target
     profile = remembered(
-        ledger, cell.preprocessing_key, "profile preprocessing", sha256_of(path), since, Profile,
+        ledger, cell.id, "profile preprocessing", sha256_of(path), since, Profile,
         lambda: target.profile(target.compile(path, "image")),
     )  # fmt: skip
     return profile.latency.median_ms if profile.latency else None

@@ -47,12 +47,11 @@ POLL_S = 0.5
 
 @dataclass(frozen=True)
 class _Made:
-    """What the workers made for a wave: exports in the cells' order, the in-graph preprocessing by its key
-    where it is not measured yet, and torch's embeddings by the id of cells that are compared with them.
+    """What the workers made for a wave: exports in the cells' order, and torch's embeddings by the id of
+    cells that are compared with them.
     """
 
     exports: list[Done]
-    preprocessing: dict[str, Done]
     embeddings: dict[str, Done]
 
 
@@ -62,7 +61,6 @@ class _Flight:
 
     work: RemoteWork
     export: Done
-    preprocessing: Done | None
     embeddings: Done | None
 
 
@@ -167,7 +165,8 @@ class _Sweep:
         self._scored_on, self._ledger, self._progress = scored_on, ledger, progress
         self._started = now()
         self._since = self._started if options.force else ""
-        self._preprocess_ms: dict[str, float | None] = {}
+        self._preprocessing: dict[str, Done] = {}  # its export, by its key
+        self._preprocess_ms: dict[str, float | None] = {}  # where that is settled for all cells of a key
         self._flying: deque[_Flight] = deque()
         cpus = usable_cpus()
         self._jobs = options.jobs or min(cpus, MOST_JOBS)
@@ -231,7 +230,7 @@ class _Sweep:
             if isinstance(cell.target, AsyncTarget):
                 self._launch(cell, export, made)
             else:
-                self._finish(cell, self._do(cell, export, made.preprocessing))
+                self._finish(cell, self._do(cell, export))
 
     def _finish(self, cell: Cell, row: ResultRow) -> None:
         self._ledger.append(cell, row)
@@ -243,17 +242,17 @@ class _Sweep:
         """Submit a cell's jobs; with too many under way, wait for those of the longest waiting cell."""
         work = RemoteWork(cell, self._ledger, self._since)
         work.known |= self._scored_on[cell.contract]
-        flight = _Flight(
-            work, export, made.preprocessing.get(cell.preprocessing_key), made.embeddings.get(cell.id)
-        )
+        flight = _Flight(work, export, made.embeddings.get(cell.id))
         if export.error is not None:
             self._finish(cell, work.row(export.error))
             return
         self._progress.doing(f"{cell.model}: submitting")
         try:
-            if flight.preprocessing is not None and flight.preprocessing.error is None:
+            key = cell.preprocessing_key
+            made_once = self._preprocessing.get(key)
+            if made_once is not None and made_once.error is None and key not in self._preprocess_ms:
                 with suppress(TargetError):  # told where it is gathered
-                    work.submit_preprocessing(Path(flight.preprocessing.value))
+                    work.submit_preprocessing(Path(made_once.value))
             work.submit(work.open(export.value), self._dataset)
         except LedgerError:
             raise
@@ -270,9 +269,7 @@ class _Sweep:
         work, cell, error = flight.work, flight.work.cell, None
         self._progress.doing(f"{cell.model}: waiting for its jobs")
         try:
-            work.known["preprocess_ms"] = self._preprocessing(
-                cell, flight.preprocessing, work.gather_preprocessing
-            )
+            work.known["preprocess_ms"] = self._preprocessing_of(cell, work.gather_preprocessing)
             embeddings = flight.embeddings
             if embeddings is not None and embeddings.error is not None:
                 self._progress.note(f"{cell.model} is not compared with torch: {embeddings.error}")
@@ -288,7 +285,7 @@ class _Sweep:
         """What these cells need from the workers."""
         mine = [cell for cell in wave if cell.folder is None]
         new = {cell.preprocessing_key: cell for cell in mine}
-        new = {key: cell for key, cell in new.items() if key not in self._preprocess_ms}
+        new = {key: cell for key, cell in new.items() if key not in self._preprocessing}
         jobs: list[Job] = [(self._tools.export, cell.export_args) for cell in mine]
         jobs += [
             (self._tools.export_preprocessing, (cell.entry.name, cell.weights, cell.contract))
@@ -320,13 +317,13 @@ class _Sweep:
                     self._ledger.fail(cell.id, "export", done.details or done.error)
         places = iter(range(len(jobs)))
         made = {cell.id: ends[next(places)] for cell in mine}
+        self._preprocessing |= {key: ends[next(places)] for key in new}
         return _Made(
             exports=[made.get(cell.id) or Done(0, value=str(cell.folder)) for cell in wave],
-            preprocessing={key: ends[next(places)] for key in new},
             embeddings={cell.id: ends[next(places)] for cell in compared},
         )
 
-    def _do(self, cell: Cell, export: Done, preprocessing: dict[str, Done]) -> ResultRow:
+    def _do(self, cell: Cell, export: Done) -> ResultRow:
         """Measure and score one cell. Whatever fails ends up in its row, but for the ledger itself."""
         work = CellWork(cell, self._ledger, self._since)
         work.known |= self._scored_on[cell.contract]
@@ -339,10 +336,8 @@ class _Sweep:
         try:
             artifact = work.open(export.value)
             with self._quiet() if cell.target.exclusive else nullcontext():
-                work.known["preprocess_ms"] = self._preprocessing(
-                    cell,
-                    preprocessing.get(cell.preprocessing_key),
-                    lambda path: measure_preprocessing(path, cell, self._ledger, self._since),
+                work.known["preprocess_ms"] = self._preprocessing_of(
+                    cell, lambda path: measure_preprocessing(path, cell, self._ledger, self._since)
                 )
                 work.measure(artifact, doing)
             if cell.dataset is not None:
@@ -355,27 +350,32 @@ class _Sweep:
             return work.row(describe(error))
         return work.row()
 
-    def _preprocessing(
-        self, cell: Cell, export: Done | None, measure: Callable[[Path], float | None]
-    ) -> float | None:
-        """Milliseconds of the in-graph preprocessing alone; where it fails the models still count."""
+    def _preprocessing_of(self, cell: Cell, measure: Callable[[Path], float | None]) -> float | None:
+        """Milliseconds of the in-graph preprocessing alone; where it fails the models still count.
+
+        On this machine it is measured beside each model: what else the machine does changes from minute to
+        minute. On a remote device it is measured once.
+        """
         key = cell.preprocessing_key
-        if export is not None and key not in self._preprocess_ms:
-            self._progress.doing("measuring the in-graph preprocessing")
-            problem, milliseconds = export.error, None
-            try:
-                if problem is None:
-                    milliseconds = measure(Path(export.value))
-            except LedgerError:
-                raise
-            except Exception as error:
-                if isinstance(cell.target, AsyncTarget) and not isinstance(error, JobFailedError):
-                    raise  # a later sweep may get it
-                problem = describe(error)
-            if problem is not None:
-                self._progress.note(f"The in-graph preprocessing could not be measured by itself: {problem}")
+        export, remote = self._preprocessing.get(key), isinstance(cell.target, AsyncTarget)
+        if export is None or key in self._preprocess_ms:
+            return self._preprocess_ms.get(key)
+        self._progress.doing("measuring the in-graph preprocessing")
+        problem, milliseconds = export.error, None
+        try:
+            if problem is None:
+                milliseconds = measure(Path(export.value))
+        except LedgerError:
+            raise
+        except Exception as error:
+            if remote and not isinstance(error, JobFailedError):
+                raise  # a later sweep may get it
+            problem = describe(error)
+        if problem is not None:
+            self._progress.note(f"The in-graph preprocessing could not be measured by itself: {problem}")
+        if remote or problem is not None:
             self._preprocess_ms[key] = milliseconds
-        return self._preprocess_ms.get(key)
+        return milliseconds
 
     def _report(self) -> None:
         """Write the report of all rows; a report that fails does not stop the sweep."""
