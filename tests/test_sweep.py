@@ -523,7 +523,7 @@ def test_nothing_of_ours_runs_during_a_measurement(folder: Path) -> None:
     assert [process.wait(60) for process in processes] == [0, 0]
     items = read_journal(folder)
     measured = [item for item in items if item["what"].startswith("profile")]
-    assert len(measured) == 2 * (4 * 2 + 1)
+    assert len(measured) == 2 * 4 * 3  # both towers of each model, and the preprocessing before them
     for item in measured:
         overlapping = [
             o for o in items if o is not item and o["began"] < item["ended"] and item["began"] < o["ended"]
@@ -549,6 +549,7 @@ def test_two_sweeps_on_one_ledger_share_the_work(folder: Path) -> None:
     said = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     did = Counter(item["what"] for item in read_journal(folder))
+    assert did.pop("profile lpcvc2026") == 5  # beside each model
     assert set(did.values()) == {1}, did
     with Ledger(folder / "out") as ledger:
         assert sorted(row.entry for row in ledger.history()) == sorted(found.name for found in ENTRIES)
@@ -624,4 +625,5 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(folder: Path, stage: st
     assert again.wait(60) == 0
     assert len(json.loads(table(folder))) == 4
     did = Counter(item["what"] for item in read_journal(folder) if item["what"].startswith("profile"))
+    assert did.pop("profile lpcvc2026") == 4  # beside each model
     assert set(did.values()) == {1}, did
