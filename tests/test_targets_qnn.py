@@ -26,7 +26,7 @@ from rich.console import Console
 from timm.models.efficientvit_mit import LiteMLA
 from tiny import tiny_model
 
-from lpcvc_zoo import build, export
+from lpcvc_zoo import build, evaluate, export
 from lpcvc_zoo.bench.sweep import SweepOptions, run
 from lpcvc_zoo.cli import main
 from lpcvc_zoo.cli.profiles import print_profiles
@@ -38,9 +38,11 @@ from lpcvc_zoo.exporting.modules import linear_attention
 from lpcvc_zoo.exporting.onnx import export_module
 from lpcvc_zoo.exporting.parity import agreement
 from lpcvc_zoo.exporting.quantize import quantize
+from lpcvc_zoo.exporting.rewrites import SETS
 from lpcvc_zoo.files import CACHE_VARIABLE
 from lpcvc_zoo.ingraph import resizer
 from lpcvc_zoo.model import unit_length
+from lpcvc_zoo.retrieval.datasets import load_dataset
 from lpcvc_zoo.targets import get_target
 from lpcvc_zoo.targets.base import FP16, Profile
 from lpcvc_zoo.targets.qnn import build as qnn_build
@@ -183,7 +185,7 @@ def test_another_form_of_schematic_is_an_error_and_no_number(damaged: str) -> No
 def test_the_target_is_listed_and_made_without_loading_native_code() -> None:
     code = """
 import sys
-from lpcvc_zoo.targets import get_target
+from lpcvc_zoo.targets import get_target, list_targets
 assert "qnn" in list_targets()
 print(get_target("qnn", device="XR2 Gen 2").rewrites, "onnxruntime_qnn" in sys.modules)
 """
@@ -553,17 +555,28 @@ def test_the_command_line_shows_what_moves_and_never_a_millisecond(
 def test_a_sweep_of_both_targets_has_a_cost_of_each_and_evaluate_scores_the_emulated_npu(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = "efficientnet_lite0_128_text_xxs.conse_minilm"
-    npu = ["--target", "qnn", "--device", "XR2 Gen 2"]
-    with pytest.raises(SystemExit) as ended:
-        main(["sweep", "--models", model, "--target", "onnxruntime", *npu, "--out", str(tmp_path)])
-    assert ended.value.code == 0, capsys.readouterr()
-    rows = {row["target"]: row for row in json.loads((tmp_path / "results.json").read_text())["rows"]}
-    print(rows)
+    name = "efficientnet_lite0_96_text_xxs"
+    model, npu = [name, "--contract", SAMPLE.name], ["--target", "qnn", "--device", "XR2 Gen 2"]
+    swept = ["--models", *model, "--untrained", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit, match="0"):
+        main(["sweep", *swept, "--target", "onnxruntime", *npu])
+    found = json.loads((tmp_path / "results.json").read_text())["rows"]
+    cpu, static = (next(row for row in found if row["target"] == name) for name in ("onnxruntime", "qnn"))
+    for tower in TOWERS:
+        assert (cpu[tower]["latency"] is None, cpu[tower]["traffic"] is None) == (False, True)
+        assert (static[tower]["latency"] is None, static[tower]["traffic"] is None) == (True, False)
+    assert (cpu["rewrites"], set(static["rewrites"])) == ([], set(SETS["npu"]))
     capsys.readouterr()
-    with pytest.raises(SystemExit):
-        main(["evaluate", model, *npu, "--limit", "2", "--json"])
-    print(json.loads(capsys.readouterr().out))
+    kept = tmp_path / "emulated.npz"
+    with pytest.raises(SystemExit, match="0"):
+        main(["evaluate", *model, *npu, "--limit", "1", "--json", "--save-embeddings", str(kept)])
+    assert json.loads(capsys.readouterr().out)["dataset"] == "photos, 1 of 163"
+    data = load_dataset("photos").spread(1)
+    evaluate(build(name, contract=SAMPLE), data, save_embeddings=tmp_path / "torch.npz")
+    emulated, own = np.load(kept), np.load(tmp_path / "torch.npz")
+    for key in ("image_embeddings", "text_embeddings"):
+        assert (emulated[key] * own[key]).sum(axis=1).min() > 0.999
+        assert not np.array_equal(emulated[key], own[key])  # as the NPU computes it
 
 
 # Emulation
