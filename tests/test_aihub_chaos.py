@@ -33,7 +33,7 @@ from lpcvc_zoo.errors import TargetError
 from lpcvc_zoo.targets.aihub.store import Store
 
 HERE = Path(__file__).parent
-CASES, PARTS = 120, 4
+CASES, PARTS = 200, 4
 BOUNDARIES = 150  # of a sweep over one model, about
 
 

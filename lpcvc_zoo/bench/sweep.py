@@ -248,11 +248,10 @@ class _Sweep:
             return
         self._progress.doing(f"{cell.model}: submitting")
         try:
-            key = cell.preprocessing_key
-            made_once = self._preprocessing.get(key)
-            if made_once is not None and made_once.error is None and key not in self._preprocess_ms:
+            preprocessing = self._unmeasured(cell)
+            if preprocessing is not None and preprocessing.error is None:
                 with suppress(TargetError):  # told where it is gathered
-                    work.submit_preprocessing(Path(made_once.value))
+                    work.submit_preprocessing(Path(preprocessing.value))
             work.submit(work.open(export.value), self._dataset)
         except LedgerError:
             raise
@@ -350,16 +349,21 @@ class _Sweep:
             return work.row(describe(error))
         return work.row()
 
+    def _unmeasured(self, cell: Cell) -> Done | None:
+        """The export of a cell's preprocessing; None where it has none, or what it takes is settled."""
+        settled = cell.preprocessing_key in self._preprocess_ms
+        return None if settled else self._preprocessing.get(cell.preprocessing_key)
+
     def _preprocessing_of(self, cell: Cell, measure: Callable[[Path], float | None]) -> float | None:
         """Milliseconds of the in-graph preprocessing alone; where it fails the models still count.
 
         On this machine it is measured beside each model: what else the machine does changes from minute to
         minute. On a remote device it is measured once.
         """
-        key = cell.preprocessing_key
-        export, remote = self._preprocessing.get(key), isinstance(cell.target, AsyncTarget)
-        if export is None or key in self._preprocess_ms:
+        key, export = cell.preprocessing_key, self._unmeasured(cell)
+        if export is None:
             return self._preprocess_ms.get(key)
+        remote = isinstance(cell.target, AsyncTarget)
         self._progress.doing("measuring the in-graph preprocessing")
         problem, milliseconds = export.error, None
         try:

@@ -23,19 +23,18 @@ def early_pool(model: onnx.ModelProto) -> int:
     after that; attention does not, and is where it ends.
     """
     graph = Graph(model)
-    pools = [node.output[0] for node in graph.nodes("Gather", "MatMul") if _pooled(graph, node) is not None]
-    moved = sum(_move(model, pool) for pool in pools)
+    found = {node.output[0]: _pooled(graph, node) for node in graph.nodes("Gather", "MatMul")}
+    moved = sum(_move(model, pooled, place) for pooled, place in found.items() if place is not None)
     if moved:
         _sort(model)
     return moved
 
 
-def _move(model: onnx.ModelProto, pooled: str) -> int:
+def _move(model: onnx.ModelProto, pooled: str, place: int) -> int:
     graph = Graph(model)
     pool = graph.producer[pooled]
-    place = _pooled(graph, pool)
-    after = [] if place is None else _only_for(graph, pool, pool.input[place])
-    if place is None or not after:
+    after = _only_for(graph, pool, pool.input[place])
+    if not after:
         return 0
     made = {name for node in after for name in node.output}
     taken = {name: f"{name}_pooled" for node in after for name in node.input if name in graph.runtime - made}
@@ -67,14 +66,8 @@ def _pooled(graph: Graph, node: onnx.NodeProto) -> int | None:
     shape = graph.shape(node.output[0])
     if node.op_type != "MatMul" or shape is None or shape[:2] != (1, 1) or len(shape) != 3:
         return None
-    ways = [node.input[0]]
-    while (maker := graph.producer.get(ways[-1])) is not None:
-        if maker.op_type == "Equal":
-            return 1
-        if maker.op_type not in ("Cast", "Unsqueeze"):
-            return None
-        ways.append(maker.input[0])
-    return None
+    one_hot = graph.maker(node.input[0], {"Cast", "Unsqueeze"})
+    return 1 if one_hot is not None and one_hot.op_type == "Equal" else None
 
 
 def _only_for(graph: Graph, pool: onnx.NodeProto, whole: str) -> list[onnx.NodeProto]:

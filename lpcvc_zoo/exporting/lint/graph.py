@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,15 @@ class Graph:
         for node in self.every:
             if (not kinds or node.op_type in kinds) and any(name in self.runtime for name in node.output):
                 yield node
+
+    def maker(self, name: str, through: Set[str]) -> onnx.NodeProto | None:
+        """The node that a run-time value comes from, looked for behind operators of these kinds."""
+        node, seen = self.producer.get(name), set[str]()  # a file may go in a circle
+        while node is not None and node.op_type in through and name not in seen:
+            seen.add(name)
+            name = next((given for given in node.input if given in self.runtime), "")
+            node = self.producer.get(name)
+        return node
 
     def constant(self, name: str) -> Array | None:
         """The value of an initializer, or of what a node holds, fills in or computes of constants alone.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 
 import onnx
 
@@ -38,26 +38,16 @@ def _picks(graph: Graph) -> Iterator[onnx.NodeProto]:
 def _cuts(graph: Graph) -> Iterator[onnx.NodeProto]:
     """A Split, or Slices, of what one matrix projects, where two parts are multiplied into a softmax."""
     for softmax in graph.nodes("Softmax"):
-        product = _maker(graph, softmax.input[0], _MASKED)
+        product = graph.maker(softmax.input[0], _MASKED)
         if product is None or product.op_type != "MatMul":
             continue
-        parts = [_maker(graph, name, _SCALED) for name in product.input]
+        parts = [graph.maker(name, _SCALED) for name in product.input]
         wholes = [part.input[0] for part in parts if part is not None and part.op_type in _CUTS]
         if len(wholes) < 2 or len(set(wholes)) > 1:
             continue
-        projection = _maker(graph, wholes[0], _BIASED)
+        projection = graph.maker(wholes[0], _BIASED)
         if projection is not None and projection.op_type in ("Gemm", "MatMul"):
             yield from (node for node in graph.consumers[wholes[0]] if node.op_type in _CUTS)
-
-
-def _maker(graph: Graph, name: str, through: Set[str]) -> onnx.NodeProto | None:
-    """The node that a run-time value comes from, looked for behind operators of these kinds."""
-    node, seen = graph.producer.get(name), set[str]()  # a file may go in a circle
-    while node is not None and node.op_type in through and name not in seen:
-        seen.add(name)
-        name = next((given for given in node.input if given in graph.runtime), "")
-        node = graph.producer.get(name)
-    return node
 
 
 RULES = (
