@@ -88,8 +88,8 @@ def findings(group: Group) -> list[str]:
             dict.fromkeys(milliseconds(edge) for edge in (preprocessing[0], preprocessing[-1]))
         )
         said.append(
-            f"{span} ms of every image latency is the contract's preprocessing inside the graph; it costs "
-            "the same for all models of one image size."
+            f"{span} ms of every image latency is the contract's preprocessing inside the graph; it is "
+            "the same work for all models of one image size."
         )
     return said + alone
 
